@@ -1,0 +1,42 @@
+// Errors that the whole engine throws, and the check macro that throws them.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <stdexcept>
+#include <string>
+
+namespace nf {
+
+/// A broken rule: the message names the operator or file, the rule and the values, on one line.
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Data from outside (a file, a cache chunk, a configuration) that is not what it should be.
+class DataError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Throws Error with a formatted message.
+template <typename... Args>
+[[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
+  throw Error(fmt::format(format, std::forward<Args>(args)...));
+}
+
+/// Throws DataError with a formatted message.
+template <typename... Args>
+[[noreturn]] void fail_data(fmt::format_string<Args...> format, Args&&... args) {
+  throw DataError(fmt::format(format, std::forward<Args>(args)...));
+}
+
+}  // namespace nf
+
+/// Holds in release builds too. The message comes first in what the user sees, so it names the op.
+#define NF_CHECK(condition, ...)        \
+  do {                                  \
+    if (!(condition)) [[unlikely]]      \
+      ::nf::fail(__VA_ARGS__);          \
+  } while (false)
