@@ -35,8 +35,8 @@ template <typename... Args>
 }  // namespace nf
 
 /// Holds in release builds too. The message comes first in what the user sees, so it names the op.
-#define NF_CHECK(condition, ...)        \
-  do {                                  \
-    if (!(condition)) [[unlikely]]      \
-      ::nf::fail(__VA_ARGS__);          \
+#define NF_CHECK(condition, ...)   \
+  do {                             \
+    if (!(condition)) [[unlikely]] \
+      ::nf::fail(__VA_ARGS__);     \
   } while (false)

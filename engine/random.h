@@ -30,8 +30,7 @@ std::uint64_t hash_name(std::string_view name);
 /// Numbers of one stream in sequence; (key, stream) addresses it, draws advance the counter.
 class RandomStream {
  public:
-  explicit RandomStream(std::uint64_t key, std::uint64_t stream = 0)
-      : key_(key), stream_(stream) {}
+  explicit RandomStream(std::uint64_t key, std::uint64_t stream = 0) : key_(key), stream_(stream) {}
 
   std::uint32_t next_bits();
   /// In [0, 1).

@@ -1,0 +1,125 @@
+// Reverse-mode differentiation on an explicit, append-only record of what was computed.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/tensor.h"
+
+namespace nf {
+
+/// A tensor kept for the backward pass, and the version it had then.
+class SavedTensor {
+ public:
+  SavedTensor() = default;
+  explicit SavedTensor(const Tensor& tensor) : tensor_(tensor), version_(tensor.version()) {}
+
+  /// Throws Error when the tensor was edited in place since it was saved.
+  const Tensor& get(std::string_view op) const;
+  /// Gives the memory back before the node itself goes.
+  void release() { tensor_ = Tensor(); }
+  const Tensor& tensor() const { return tensor_; }
+
+ private:
+  Tensor tensor_;
+  std::uint64_t version_ = 0;
+};
+
+class Gradients;
+
+/// One computed operator. A subclass keeps its options; tensors it needs go through save(), so
+/// that everything a tape holds on to can be seen in saved().
+class Node {
+ public:
+  explicit Node(std::string_view name) : name_(name) {}
+  virtual ~Node() = default;
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  std::string_view name() const { return name_; }
+  const std::string& unit() const { return unit_; }
+  const std::vector<SavedTensor>& saved() const { return saved_; }
+
+  /// Turns the output's gradient into those of the inputs. `dy` is the only handle on its memory
+  /// when dy.unique(): it may then be overwritten and passed on.
+  virtual void backward(Tensor dy, Gradients& gradients) = 0;
+
+ protected:
+  void save(const Tensor& tensor) { saved_.emplace_back(tensor); }
+  const Tensor& saved_tensor(std::size_t i) const { return saved_[i].get(name_); }
+  void release(std::size_t i) { saved_[i].release(); }
+
+ private:
+  friend class Tape;
+  friend class Gradients;
+  struct Input {
+    std::uint64_t id;
+    Shape shape;
+    DType dtype;
+    bool needs_gradient;
+    Tensor leaf;  // holds parameters only, which live on anyway
+  };
+
+  std::string_view name_;
+  std::string unit_;
+  std::vector<SavedTensor> saved_;
+  std::vector<Input> inputs_;
+  std::uint64_t output_ = 0;
+};
+
+/// Where a node puts the gradients of its inputs. Inputs are numbered as they were recorded.
+class Gradients {
+ public:
+  bool wanted(std::size_t input) const { return node_->inputs_[input].needs_gradient; }
+
+  struct Slot {
+    Tensor tensor;
+    GradMode mode;
+  };
+  /// Memory for the gradient of `input`: fresh and to be overwritten, or to be added to.
+  Slot slot(std::size_t input);
+  /// Hands over a finished gradient, which may share its memory with others.
+  void give(std::size_t input, Tensor gradient);
+
+ private:
+  friend class Tape;
+  explicit Gradients(ContextPtr context) : context_(std::move(context)) {}
+
+  Tensor take(std::uint64_t id);
+  Tensor find(const Node::Input& input) const;
+  void put(const Node::Input& input, Tensor gradient);
+
+  ContextPtr context_;
+  const Node* node_ = nullptr;
+  std::unordered_map<std::uint64_t, Tensor> pending_;
+};
+
+/// The record, in order of execution. One for a whole net, or one for each local unit.
+class Tape {
+ public:
+  /// Whether an operator on these inputs has to be recorded.
+  static bool wanted(const Tape* tape, std::initializer_list<const Tensor*> inputs);
+
+  /// Appends a node that computed `output` from `inputs` (empty ones allowed, never wanted).
+  void record(std::unique_ptr<Node> node, std::initializer_list<const Tensor*> inputs,
+              const Tensor& output);
+
+  /// Walks the record from its end and empties it, freeing what each node saved as soon as it is
+  /// done. Gradients of leaves are added to those they have (overwritten where there are none).
+  /// `seed` is the gradient of `output`, ones when empty. Throws Error when `output` does not
+  /// depend on a leaf that requires a gradient.
+  void backward(const Tensor& output, Tensor seed = {});
+
+  const std::vector<std::unique_ptr<Node>>& nodes() const { return nodes_; }
+  void clear() { nodes_.clear(); }
+  /// Bytes that saved tensors hold, each memory counted once.
+  std::int64_t saved_bytes() const;
+
+ private:
+  std::vector<std::unique_ptr<Node>> nodes_;
+};
+
+}  // namespace nf

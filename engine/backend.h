@@ -1,0 +1,236 @@
+// What a device must be able to do: one virtual per primitive, on raw views. A backend computes;
+// it never allocates device memory. Operators (engine/ops) check shapes and bring the memory.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <string_view>
+
+#include "engine/device.h"
+#include "engine/dtype.h"
+#include "engine/memory/pool.h"
+#include "engine/shape.h"
+
+namespace nf {
+
+/// Memory of a tensor as a primitive sees it: contiguous, layout as the shape says.
+struct View {
+  void* data = nullptr;
+  DType dtype = DType::f32;
+  Shape shape;
+
+  std::int64_t numel() const { return shape.numel(); }
+  explicit operator bool() const { return data != nullptr; }
+  template <typename T>
+  T* as() const {
+    return static_cast<T*>(data);
+  }
+};
+
+struct ConstView {
+  const void* data = nullptr;
+  DType dtype = DType::f32;
+  Shape shape;
+
+  ConstView() = default;
+  ConstView(const void* data, DType dtype, Shape shape) : data(data), dtype(dtype), shape(shape) {}
+  ConstView(const View& view) : data(view.data), dtype(view.dtype), shape(view.shape) {}
+
+  std::int64_t numel() const { return shape.numel(); }
+  explicit operator bool() const { return data != nullptr; }
+  template <typename T>
+  const T* as() const {
+    return static_cast<const T*>(data);
+  }
+};
+
+/// Scratch memory from the pool, as large as the primitive's *_workspace said.
+struct Workspace {
+  std::byte* data = nullptr;
+  std::int64_t bytes = 0;
+};
+
+/// Whether a gradient replaces what its buffer holds or is added to it.
+enum class GradMode : std::uint8_t { overwrite, accumulate };
+
+/// The element-wise function fused behind a batch norm.
+enum class Activation : std::uint8_t { none, relu, relu6 };
+
+/// Upper bound of the activation's output; what lies below 0 is cut for relu and relu6.
+constexpr double upper_bound(Activation activation) {
+  return activation == Activation::relu6 ? 6.0 : std::numeric_limits<double>::infinity();
+}
+
+/// x (N, H, W, C), w (O, KH, KW, C / groups), y (N, out_h, out_w, O).
+struct Conv2dProblem {
+  DType dtype = DType::f32;
+  std::int64_t n = 0, h = 0, w = 0, c = 0;
+  std::int64_t o = 0, kh = 0, kw = 0;
+  std::int64_t stride = 1, padding = 0, groups = 1;
+
+  std::int64_t out_h() const { return (h + 2 * padding - kh) / stride + 1; }
+  std::int64_t out_w() const { return (w + 2 * padding - kw) / stride + 1; }
+  bool depthwise() const { return groups == c && c == o && groups > 1; }
+  bool operator==(const Conv2dProblem&) const = default;
+};
+
+enum class Pass : std::uint8_t { forward, backward_input, backward_weight };
+
+/// x (N, I), w (O, I), y (N, O).
+struct LinearProblem {
+  DType dtype = DType::f32;
+  std::int64_t n = 0, i = 0, o = 0;
+  bool operator==(const LinearProblem&) const = default;
+};
+
+/// x and y (rows, channels): an NHWC tensor with N, H and W taken together.
+struct BatchNormProblem {
+  DType dtype = DType::f32;
+  std::int64_t rows = 0, channels = 0;
+  Activation activation = Activation::none;
+  double eps = 1e-5;
+  double momentum = 0.1;  ///< running = (1 - momentum) * running + momentum * batch
+};
+
+/// Square windows. Average pooling counts padding as zeros where count_include_pad is set.
+struct Pool2dProblem {
+  std::int64_t n = 0, h = 0, w = 0, c = 0;
+  std::int64_t kernel = 1, stride = 1, padding = 0;
+  bool count_include_pad = true;
+
+  std::int64_t out_h() const { return (h + 2 * padding - kernel) / stride + 1; }
+  std::int64_t out_w() const { return (w + 2 * padding - kernel) / stride + 1; }
+};
+
+struct SgdStep {
+  double learning_rate = 0, momentum = 0, weight_decay = 0;
+  bool nesterov = false;
+  bool first = false;  ///< the momentum buffer holds nothing yet: it becomes the gradient
+};
+
+struct AdamWStep {
+  double learning_rate = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
+  std::int64_t step = 1;  ///< counted from 1, for the bias correction
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string_view name() const = 0;
+  /// Granularity of the device's pool in bytes.
+  virtual std::int64_t alignment() const = 0;
+  /// Reserves addresses for a pool. Throws Error when the device can't.
+  virtual std::unique_ptr<AddressRange> reserve(std::int64_t bytes) = 0;
+  /// Largest pool that makes sense without a budget, in bytes.
+  virtual std::int64_t memory_bytes() const = 0;
+  /// Waits until all that was asked for is done.
+  virtual void synchronize() = 0;
+
+  // Data movement. Sizes come from the view.
+  virtual void copy_from_host(View dst, const void* src) = 0;
+  virtual void copy_to_host(void* dst, ConstView src) = 0;
+  virtual void copy(View dst, ConstView src) = 0;
+  virtual void fill(View dst, double value) = 0;
+  /// dst = src converted; integers are not saturated.
+  virtual void cast(View dst, ConstView src) = 0;
+
+  // Element-wise.
+  /// y += alpha * x
+  virtual void axpy(double alpha, ConstView x, View y) = 0;
+  /// out = a + b; out may be a or b.
+  virtual void add(ConstView a, ConstView b, View out) = 0;
+  /// y = min(max(x, 0), bound); y may be x.
+  virtual void relu_forward(Activation activation, ConstView x, View y) = 0;
+  /// dx = dy where 0 < y < bound, else 0; dx may be dy.
+  virtual void relu_backward(Activation activation, ConstView y, ConstView dy, View dx,
+                             GradMode mode) = 0;
+  /// y = x * keep / (1 - p), element i kept when philox(key, i / 4)[i % 4] >= p. Its own backward.
+  virtual void dropout(double p, std::uint64_t key, ConstView x, View y, GradMode mode) = 0;
+
+  // Convolution. `bias` and `db` (O) may be empty.
+  virtual std::int64_t conv2d_workspace(const Conv2dProblem& problem, Pass pass,
+                                        GradMode mode) const = 0;
+  virtual void conv2d_forward(const Conv2dProblem& problem, ConstView x, ConstView w,
+                              ConstView bias, View y, Workspace workspace) = 0;
+  virtual void conv2d_backward_input(const Conv2dProblem& problem, ConstView dy, ConstView w,
+                                     View dx, GradMode mode, Workspace workspace) = 0;
+  virtual void conv2d_backward_weight(const Conv2dProblem& problem, ConstView x, ConstView dy,
+                                      View dw, GradMode mode, Workspace workspace) = 0;
+  /// db (C) from dy (…, C): sums over all but the last dimension.
+  virtual void bias_backward(ConstView dy, View db, GradMode mode) = 0;
+
+  // Linear. y = x w^T + bias.
+  virtual std::int64_t linear_workspace(const LinearProblem& problem, Pass pass,
+                                        GradMode mode) const = 0;
+  virtual void linear_forward(const LinearProblem& problem, ConstView x, ConstView w,
+                              ConstView bias, View y, Workspace workspace) = 0;
+  virtual void linear_backward_input(const LinearProblem& problem, ConstView dy, ConstView w,
+                                     View dx, GradMode mode, Workspace workspace) = 0;
+  virtual void linear_backward_weight(const LinearProblem& problem, ConstView x, ConstView dy,
+                                      View dw, GradMode mode, Workspace workspace) = 0;
+
+  // Batch norm over (rows, channels), then + residual where given, then the activation.
+  virtual std::int64_t batch_norm_workspace(const BatchNormProblem& problem) const = 0;
+  /// Batch statistics; writes mean and 1/sqrt(var + eps) of the batch for the backward and updates
+  /// the running statistics (the running variance with the unbiased one, rows > 1).
+  virtual void batch_norm_forward_train(const BatchNormProblem& problem, ConstView x,
+                                        ConstView residual, ConstView gamma, ConstView beta,
+                                        View running_mean, View running_var, View y, View save_mean,
+                                        View save_invstd, Workspace workspace) = 0;
+  /// Running statistics; y may be x.
+  virtual void batch_norm_forward_eval(const BatchNormProblem& problem, ConstView x,
+                                       ConstView residual, ConstView gamma, ConstView beta,
+                                       ConstView running_mean, ConstView running_var, View y) = 0;
+  /// Gradient of batch_norm_forward_train. `y` is its output, needed where there was a residual and
+  /// an activation, else empty (the activation's mask then follows from x). `dresidual` is empty
+  /// without a residual; it is always overwritten. dx may be dy, and so may dresidual where dx is
+  /// not. dgamma and dbeta (channels) follow `mode`; dx is overwritten.
+  virtual void batch_norm_backward(const BatchNormProblem& problem, ConstView x, ConstView y,
+                                   ConstView dy, ConstView gamma, ConstView beta,
+                                   ConstView save_mean, ConstView save_invstd, View dx,
+                                   View dresidual, View dgamma, View dbeta, GradMode mode,
+                                   Workspace workspace) = 0;
+
+  // Pooling. `argmax` (shape of y; u8 where the window has at most 256 cells, else i32) is the
+  // index of the maximum in its window, row by row; ties go to the first; NaN wins.
+  virtual void max_pool_forward(const Pool2dProblem& problem, ConstView x, View y,
+                                View argmax /* may be empty */) = 0;
+  virtual void max_pool_backward(const Pool2dProblem& problem, ConstView argmax, ConstView dy,
+                                 View dx, GradMode mode) = 0;
+  virtual void avg_pool_forward(const Pool2dProblem& problem, ConstView x, View y) = 0;
+  virtual void avg_pool_backward(const Pool2dProblem& problem, ConstView dy, View dx,
+                                 GradMode mode) = 0;
+  /// Cell i of `out` averages rows floor(i * in / out) to ceil((i + 1) * in / out) - 1.
+  virtual void adaptive_avg_pool_forward(ConstView x, View y) = 0;
+  virtual void adaptive_avg_pool_backward(ConstView dy, View dx, GradMode mode) = 0;
+
+  // Loss. logits (N, C), labels (N) i32.
+  /// loss (1): mean over N of the cross-entropy against (1 - smoothing) * onehot + smoothing / C.
+  /// correct (1) i32: rows whose first largest logit is the label's.
+  virtual void softmax_cross_entropy_forward(ConstView logits, ConstView labels, double smoothing,
+                                             View loss, View correct) = 0;
+  /// dlogits = dloss * (softmax - target) / N; dlogits may be logits' own memory in overwrite mode.
+  virtual void softmax_cross_entropy_backward(ConstView logits, ConstView labels, double smoothing,
+                                              ConstView dloss, View dlogits, GradMode mode) = 0;
+
+  // Optimizers, in PyTorch's formulas.
+  /// g = grad + weight_decay * w; m = momentum * m + g (m = g on the first step);
+  /// w -= lr * (nesterov ? g + momentum * m : m). Without momentum `m` is empty and w -= lr * g.
+  virtual void sgd(const SgdStep& step, View w, ConstView grad, View m) = 0;
+  /// Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2.
+  virtual void adamw(const AdamWStep& step, View w, ConstView grad, View m, View v) = 0;
+};
+
+/// Makes the CPU backend with `threads` threads inside operators (0: one per core). Where oneDNN
+/// was built in, `onednn` false asks for the Eigen path.
+struct CpuOptions {
+  int threads = 0;
+  bool onednn = true;
+};
+std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options = {});
+/// Computes nothing over addresses that don't exist; sizes are those of `target`.
+std::unique_ptr<Backend> make_meta_backend(std::unique_ptr<Backend> target);
+
+}  // namespace nf

@@ -1,0 +1,37 @@
+#include "engine/context.h"
+
+namespace nf {
+namespace {
+
+// Addresses of the meta device stay below 2^53 and far from null.
+constexpr std::int64_t kMetaBytes = std::int64_t{1} << 48;
+
+}  // namespace
+
+Context::Context(const ContextOptions& options, std::unique_ptr<Backend> backend)
+    : options_(options), backend_(std::move(backend)) {
+  std::int64_t limit = options_.budget;
+  if (limit == 0) limit = is_meta() ? kMetaBytes : backend_->memory_bytes();
+  // The pool's range ends at the budget: whole granules only.
+  limit -= limit % backend_->alignment();
+  NF_CHECK(limit > 0, "context: a budget of {} bytes is less than one granule of {} bytes",
+           options_.budget, backend_->alignment());
+  pool_ = std::make_unique<Pool>(backend_->reserve(limit), backend_->alignment());
+}
+
+ContextPtr Context::create(const ContextOptions& options) {
+  NF_CHECK(options.budget >= 0, "context: the budget must not be negative, got {}", options.budget);
+  const CpuOptions cpu{.threads = options.threads, .onednn = options.onednn};
+  std::unique_ptr<Backend> backend = make_cpu_backend(cpu);
+  if (options.device.kind == DeviceKind::meta) backend = make_meta_backend(std::move(backend));
+  return ContextPtr(new Context(options, std::move(backend)));
+}
+
+ContextPtr make_meta_context(const ContextOptions& options) {
+  ContextOptions meta = options;
+  meta.device = {.kind = DeviceKind::meta};
+  meta.budget = 0;
+  return Context::create(meta);
+}
+
+}  // namespace nf

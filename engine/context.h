@@ -1,0 +1,49 @@
+// A device as a program uses it: its backend, its one pool, its budget.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "engine/backend.h"
+#include "engine/device.h"
+#include "engine/memory/pool.h"
+
+namespace nf {
+
+struct ContextOptions {
+  Device device;
+  /// Bytes that may ever be reserved on the device; 0: as much as the device has.
+  std::int64_t budget = 0;
+  /// Threads inside CPU operators; 0: one per core.
+  int threads = 0;
+  /// Whether the CPU uses oneDNN where it was built in (else Eigen).
+  bool onednn = true;
+};
+
+/// Tensors hold a shared pointer to their context, so it outlives them.
+class Context {
+ public:
+  /// Throws Error when the device does not exist or can't reserve the budget.
+  static std::shared_ptr<Context> create(const ContextOptions& options);
+
+  Device device() const { return options_.device; }
+  bool is_meta() const { return options_.device.kind == DeviceKind::meta; }
+  const ContextOptions& options() const { return options_; }
+  Backend& backend() const { return *backend_; }
+  Pool& pool() const { return *pool_; }
+
+ private:
+  Context(const ContextOptions& options, std::unique_ptr<Backend> backend);
+
+  ContextOptions options_;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Pool> pool_;
+};
+
+using ContextPtr = std::shared_ptr<Context>;
+
+/// A context that computes nothing but asks for exactly the memory that one made from `options`
+/// would: the planner's device. Its own budget is unlimited.
+ContextPtr make_meta_context(const ContextOptions& options);
+
+}  // namespace nf

@@ -1,0 +1,111 @@
+// The one source of device memory: a best-fit pool inside a range that never exceeds the budget.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "engine/error.h"
+#include "engine/memory/scope.h"
+
+namespace nf {
+
+class MemoryTrace;
+
+/// A contiguous range of device addresses that a pool hands out pieces of.
+class AddressRange {
+ public:
+  virtual ~AddressRange() = default;
+  virtual std::byte* base() const = 0;
+  virtual std::int64_t bytes() const = 0;
+  /// The pool tells which pieces may be touched, so that a checker can report use after free.
+  virtual void mark_granted(std::int64_t /*offset*/, std::int64_t /*bytes*/) {}
+  virtual void mark_free(std::int64_t /*offset*/, std::int64_t /*bytes*/) {}
+};
+
+struct LiveAllocation {
+  std::int64_t asked = 0;
+  std::int64_t granted = 0;
+  Category category = Category::activation;
+  std::string op;
+  std::string unit;
+};
+
+/// What a pool holds now and held at most.
+struct PoolStats {
+  std::int64_t limit = 0;
+  std::int64_t live = 0;           ///< bytes granted now
+  std::int64_t reserved = 0;       ///< end of the highest granted piece: live bytes and holes
+  std::int64_t peak_live = 0;      ///< since the last reset_peak
+  std::int64_t peak_reserved = 0;  ///< since the last reset_peak; what a budget is held against
+  BytesByCategory by_category{};   ///< live bytes
+  std::int64_t allocations = 0;    ///< since the pool was made
+};
+
+/// A request that the budget can't meet. The message is one line with all figures.
+class OutOfBudget : public Error {
+ public:
+  OutOfBudget(const std::string& message, std::int64_t asked, PoolStats stats,
+              std::int64_t largest_hole, std::vector<LiveAllocation> biggest)
+      : Error(message),
+        asked(asked),
+        stats(stats),
+        largest_hole(largest_hole),
+        biggest(std::move(biggest)) {}
+
+  std::int64_t asked;
+  PoolStats stats;
+  std::int64_t largest_hole;
+  std::vector<LiveAllocation> biggest;  ///< the largest live pieces, largest first
+};
+
+/// Best fit with coalescing. A request goes to the smallest hole that holds it (the lowest of
+/// equals) and only where there is none to the end of what is reserved: so the sequence of
+/// addresses does not depend on the limit, and a peak found without one is exact under it.
+class Pool {
+ public:
+  /// `alignment` is the granularity in bytes (a power of two): every grant is a multiple of it.
+  Pool(std::unique_ptr<AddressRange> range, std::int64_t alignment);
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  /// Grants `bytes` rounded up to the granularity; 0 bytes take one granule.
+  /// Throws OutOfBudget when neither a hole nor the rest of the range is large enough.
+  std::byte* allocate(std::int64_t bytes, Category category);
+  void free(std::byte* address) noexcept;
+
+  PoolStats stats() const;
+  /// Peaks restart from what is held now.
+  void reset_peak();
+  /// Every later event is recorded there until it is set to null.
+  void set_trace(MemoryTrace* trace);
+
+  std::int64_t granted(std::int64_t bytes) const;
+
+ private:
+  struct Live {
+    std::int64_t granted;
+    LiveAllocation what;
+  };
+
+  std::int64_t largest_hole() const;
+  [[noreturn]] void throw_out_of_budget(std::int64_t bytes, Category category) const;
+  void add_hole(std::int64_t offset, std::int64_t bytes);
+  void remove_hole(std::map<std::int64_t, std::int64_t>::iterator hole);
+
+  std::unique_ptr<AddressRange> range_;
+  std::int64_t alignment_;
+  mutable std::mutex mutex_;
+  std::map<std::int64_t, Live> live_;                        // by offset
+  std::map<std::int64_t, std::int64_t> holes_;               // offset -> bytes
+  std::set<std::pair<std::int64_t, std::int64_t>> by_size_;  // (bytes, offset) of each hole
+  PoolStats stats_;
+  MemoryTrace* trace_ = nullptr;
+};
+
+}  // namespace nf

@@ -1,0 +1,80 @@
+// What a piece of memory is for, and in which operator, unit and phase it was asked for.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace nf {
+
+enum class Category : std::uint8_t {
+  parameter,
+  buffer,
+  gradient,  // of parameters
+  optimizer,
+  activation,
+  activation_gradient,
+  workspace,
+  input,
+};
+inline constexpr int kCategories = 8;
+
+constexpr const char* to_string(Category category) {
+  constexpr std::array<const char*, kCategories> names{
+      "parameter",           "buffer",    "gradient", "optimizer", "activation",
+      "activation_gradient", "workspace", "input"};
+  return names[static_cast<std::size_t>(category)];
+}
+
+using BytesByCategory = std::array<std::int64_t, kCategories>;
+
+/// The tags of the calling thread; memory events and error messages carry them.
+struct MemoryTags {
+  std::string_view op;
+  std::string unit;
+  std::string_view phase;
+};
+MemoryTags& memory_tags();
+
+/// Names the operator (a string literal) for the lifetime of the scope.
+class OpScope {
+ public:
+  explicit OpScope(std::string_view op) : previous_(memory_tags().op) { memory_tags().op = op; }
+  ~OpScope() { memory_tags().op = previous_; }
+  OpScope(const OpScope&) = delete;
+  OpScope& operator=(const OpScope&) = delete;
+
+ private:
+  std::string_view previous_;
+};
+
+/// Names the phase (a string literal: "forward", "backward", "update", "evaluate", …).
+class PhaseScope {
+ public:
+  explicit PhaseScope(std::string_view phase) : previous_(memory_tags().phase) {
+    memory_tags().phase = phase;
+  }
+  ~PhaseScope() { memory_tags().phase = previous_; }
+  PhaseScope(const PhaseScope&) = delete;
+  PhaseScope& operator=(const PhaseScope&) = delete;
+
+ private:
+  std::string_view previous_;
+};
+
+/// Names the unit of the network.
+class UnitScope {
+ public:
+  explicit UnitScope(std::string unit) : previous_(std::move(memory_tags().unit)) {
+    memory_tags().unit = std::move(unit);
+  }
+  ~UnitScope() { memory_tags().unit = std::move(previous_); }
+  UnitScope(const UnitScope&) = delete;
+  UnitScope& operator=(const UnitScope&) = delete;
+
+ private:
+  std::string previous_;
+};
+
+}  // namespace nf

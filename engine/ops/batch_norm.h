@@ -1,0 +1,29 @@
+// Batch normalisation over all but the last dimension, fused with what follows it.
+// Ioffe and Szegedy, "Batch normalization", ICML 2015.
+#pragma once
+
+#include "engine/autograd/tape.h"
+
+namespace nf {
+
+struct BatchNormOptions {
+  bool training = true;  ///< batch statistics (and running ones updated), or running statistics
+  double eps = 1e-5;
+  double momentum = 0.1;
+  Activation activation = Activation::none;
+};
+
+/// The affine parameters and running statistics, each (C).
+struct BatchNormState {
+  Tensor gamma, beta, running_mean, running_var;
+};
+
+/// activation(gamma * (x - mean) / sqrt(var + eps) + beta + residual), residual of x's shape or
+/// empty. In training the backward keeps x and the batch statistics; the activation's mask is
+/// computed again from them, only with a residual the output is kept too. In evaluation nothing is
+/// recorded: a tape that wants a gradient through it is an Error.
+/// Throws Error for shapes that don't fit, OutOfBudget.
+Tensor batch_norm(Tape* tape, const Tensor& x, const Tensor& residual, BatchNormState& state,
+                  const BatchNormOptions& options = {});
+
+}  // namespace nf
