@@ -1,0 +1,78 @@
+// Updates parameters from their gradients. State is allocated at once, so memory is constant.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "nn/module.h"
+
+namespace nf::nn {
+
+enum class OptimizerKind : std::uint8_t { sgd, adamw };
+
+constexpr const char* to_string(OptimizerKind kind) {
+  return kind == OptimizerKind::sgd ? "sgd" : "adamw";
+}
+/// Throws Error naming the value and the known kinds.
+OptimizerKind parse_optimizer(std::string_view name);
+
+struct OptimizerOptions {
+  OptimizerKind kind = OptimizerKind::sgd;
+  double learning_rate = 0.05;
+  double momentum = 0.9;  ///< sgd; 0 keeps no state
+  bool nesterov = false;  ///< sgd
+  double weight_decay = 5e-4;
+  double beta1 = 0.9;    ///< adamw
+  double beta2 = 0.999;  ///< adamw
+  double eps = 1e-8;     ///< adamw
+  /// Whether weight decay also applies to biases and batch norms, as PyTorch does by default.
+  bool decay_norm_and_bias = true;
+};
+
+/// Throws Error naming the option, its rule and its value.
+void check_optimizer_options(const OptimizerOptions& options);
+
+class Optimizer {
+ public:
+  /// Allocates the state beside each parameter. The parameters must be materialized and outlive
+  /// the optimizer. Throws Error for bad options or an unfit parameter, OutOfBudget.
+  Optimizer(std::vector<Parameter*> parameters, const OptimizerOptions& options);
+
+  /// One update at learning rate options().learning_rate * factor. Throws Error, before anything is
+  /// changed, when a parameter has no gradient.
+  void step(double factor = 1.0);
+  /// Frees all gradients.
+  void zero_grad();
+
+  const OptimizerOptions& options() const { return options_; }
+  /// Updates made so far.
+  std::int64_t steps() const { return steps_; }
+
+  /// Adds the state under momentum.NAME (sgd), exp_avg.NAME and exp_avg_sq.NAME (adamw) and the
+  /// count of steps under steps.NAME of the first parameter: so several optimizers share a dict.
+  void save_state(StateDict& state) const;
+  /// Continues from a saved state, bit for bit. Throws Error for a name that is missing or has
+  /// another shape, in which case nothing is changed.
+  void load_state(const StateDict& state);
+
+ private:
+  struct Slot {
+    Parameter* parameter;
+    Tensor first;   // momentum, or AdamW's mean of gradients
+    Tensor second;  // AdamW's mean of squares
+  };
+  struct NamedState {
+    std::string name;
+    Tensor tensor;
+  };
+
+  std::string steps_name() const;
+  std::vector<NamedState> state_tensors() const;
+
+  std::vector<Slot> slots_;
+  OptimizerOptions options_;
+  std::int64_t steps_ = 0;
+};
+
+}  // namespace nf::nn
