@@ -1,0 +1,156 @@
+#include "engine/ops/batch_norm.h"
+
+#include "engine/ops/common.h"
+
+namespace nf {
+namespace {
+
+constexpr std::string_view kName = "batch_norm";
+
+/// The gradient of a per-channel parameter: where the primitive writes it and where it belongs.
+struct ParameterGradient {
+  Tensor target;  // what the primitive writes
+  Tensor addend;  // what target is then added to; empty where the primitive did so itself
+};
+
+class BatchNormNode : public Node {
+ public:
+  BatchNormNode(const BatchNormProblem& problem, const Tensor& x, const Tensor& y,
+                const Tensor& gamma, const Tensor& beta, const Tensor& mean, const Tensor& invstd)
+      : Node(kName), problem_(problem) {
+    for (const Tensor& tensor : {x, y, gamma, beta, mean, invstd}) save(tensor);
+  }
+
+  void backward(Tensor dy, Gradients& gradients) override {
+    const ContextPtr context = dy.context();
+    Backend& backend = dy.backend();
+    const bool masked = problem_.activation != Activation::none;
+    const bool residual_wanted = gradients.wanted(kResidual);
+
+    // Without an activation the residual's gradient is dy itself, which dx then must not overwrite.
+    const bool share_dy = residual_wanted && !masked;
+    const bool in_place = dy.unique() && !share_dy;
+    Tensor dx = in_place ? dy : like(dy);
+    Tensor dresidual = residual_wanted && masked ? like(dy) : Tensor();
+
+    const Gradients::Slot gamma_slot = parameter_slot(gradients, kGamma, dy);
+    const Gradients::Slot beta_slot = parameter_slot(gradients, kBeta, dy);
+    // One mode serves both: where they differ, the one that accumulates takes a detour.
+    const GradMode mode = gamma_slot.mode == beta_slot.mode ? gamma_slot.mode : GradMode::overwrite;
+    ParameterGradient dgamma = parameter_gradient(gamma_slot, mode);
+    ParameterGradient dbeta = parameter_gradient(beta_slot, mode);
+    {
+      const detail::Scratch scratch(context, backend.batch_norm_workspace(problem_));
+      backend.batch_norm_backward(
+          problem_, saved_tensor(kSavedX).view(), saved_tensor(kSavedY).view(), dy.view(),
+          saved_tensor(kSavedGamma).view(), saved_tensor(kSavedBeta).view(),
+          saved_tensor(kSavedMean).view(), saved_tensor(kSavedInvstd).view(), dx.mutable_view(),
+          dresidual.mutable_view(), dgamma.target.mutable_view(), dbeta.target.mutable_view(), mode,
+          scratch);
+    }
+    release(kSavedX);  // handing gradients over may ask for memory
+    release(kSavedY);
+    for (ParameterGradient* gradient : {&dgamma, &dbeta})
+      if (gradient->addend)
+        backend.axpy(1.0, gradient->target.view(), gradient->addend.mutable_view());
+
+    if (share_dy)
+      gradients.give(kResidual, std::move(dy));
+    else
+      dy = Tensor();
+    if (dresidual) gradients.give(kResidual, std::move(dresidual));
+    if (gradients.wanted(kInput)) gradients.give(kInput, std::move(dx));
+  }
+
+ private:
+  static constexpr std::size_t kInput = 0, kResidual = 1, kGamma = 2, kBeta = 3;
+  static constexpr std::size_t kSavedX = 0, kSavedY = 1, kSavedGamma = 2, kSavedBeta = 3,
+                               kSavedMean = 4, kSavedInvstd = 5;
+
+  static Tensor like(const Tensor& dy) {
+    return Tensor::empty(dy.context(), dy.shape(), dy.dtype(), Category::activation_gradient);
+  }
+
+  /// The primitive always writes both: what nobody wants goes to scratch memory.
+  Gradients::Slot parameter_slot(Gradients& gradients, std::size_t input, const Tensor& dy) const {
+    if (gradients.wanted(input)) return gradients.slot(input);
+    return {Tensor::empty(dy.context(), {problem_.channels}, dy.dtype(), Category::workspace),
+            GradMode::overwrite};
+  }
+
+  static ParameterGradient parameter_gradient(const Gradients::Slot& slot, GradMode mode) {
+    if (slot.mode == mode) return {slot.tensor, {}};
+    return {Tensor::empty(slot.tensor.context(), slot.tensor.shape(), slot.tensor.dtype(),
+                          Category::workspace),
+            slot.tensor};
+  }
+
+  BatchNormProblem problem_;
+};
+
+BatchNormProblem batch_norm_problem(const Tensor& x, const BatchNormOptions& options) {
+  const Shape& shape = x.shape();
+  NF_CHECK(shape.rank() >= 2 && shape.numel() > 0,
+           "batch_norm: input must be (N, …, C) with no empty dimension, got {}", shape.str());
+  NF_CHECK(options.eps > 0, "batch_norm: eps must be positive, got {}", options.eps);
+  NF_CHECK(options.momentum >= 0 && options.momentum <= 1,
+           "batch_norm: momentum must be 0 to 1, got {}", options.momentum);
+  return {.dtype = x.dtype(),
+          .rows = shape.numel() / shape[-1],
+          .channels = shape[-1],
+          .activation = options.activation,
+          .eps = options.eps,
+          .momentum = options.momentum};
+}
+
+}  // namespace
+
+Tensor batch_norm(Tape* tape, const Tensor& x, const Tensor& residual, BatchNormState& state,
+                  const BatchNormOptions& options) {
+  const OpScope scope(kName);
+  detail::check_floating(kName, "input", x);
+  const BatchNormProblem problem = batch_norm_problem(x, options);
+  const std::int64_t channels = problem.channels;
+  detail::check_per_channel(kName, "gamma", state.gamma, x, channels);
+  detail::check_per_channel(kName, "beta", state.beta, x, channels);
+  detail::check_per_channel(kName, "running_mean", state.running_mean, x, channels);
+  detail::check_per_channel(kName, "running_var", state.running_var, x, channels);
+  if (residual) {
+    detail::check_alike(kName, "residual", residual, x);
+    NF_CHECK(residual.shape() == x.shape(),
+             "batch_norm: residual must have the input's shape (input {}, residual {})",
+             x.shape().str(), residual.shape().str());
+  }
+  const bool wanted = Tape::wanted(tape, {&x, &residual, &state.gamma, &state.beta});
+  NF_CHECK(options.training || !wanted,
+           "batch_norm: evaluation has no gradient, but the tape wants one (input {})",
+           x.shape().str());
+
+  const ContextPtr& context = x.context();
+  Backend& backend = x.backend();
+  Tensor y = Tensor::empty(context, x.shape(), x.dtype(), Category::activation);
+  if (!options.training) {
+    backend.batch_norm_forward_eval(problem, x.view(), residual.view(), state.gamma.view(),
+                                    state.beta.view(), state.running_mean.view(),
+                                    state.running_var.view(), y.mutable_view());
+    return y;
+  }
+  Tensor mean = Tensor::empty(context, {channels}, x.dtype(), Category::activation);
+  Tensor invstd = Tensor::empty(context, {channels}, x.dtype(), Category::activation);
+  {
+    const detail::Scratch scratch(context, backend.batch_norm_workspace(problem));
+    backend.batch_norm_forward_train(problem, x.view(), residual.view(), state.gamma.view(),
+                                     state.beta.view(), state.running_mean.mutable_view(),
+                                     state.running_var.mutable_view(), y.mutable_view(),
+                                     mean.mutable_view(), invstd.mutable_view(), scratch);
+  }
+  if (wanted) {
+    const bool needs_y = residual && options.activation != Activation::none;
+    tape->record(std::make_unique<BatchNormNode>(problem, x, needs_y ? y : Tensor(), state.gamma,
+                                                 state.beta, mean, invstd),
+                 {&x, &residual, &state.gamma, &state.beta}, y);
+  }
+  return y;
+}
+
+}  // namespace nf

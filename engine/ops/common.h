@@ -1,0 +1,64 @@
+// What operators share: checks of their operands and scratch memory.
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+#include "engine/tensor.h"
+
+namespace nf::detail {
+
+/// Throws Error unless `tensor` is there and holds a type that operators compute in.
+inline void check_floating(std::string_view op, std::string_view name, const Tensor& tensor) {
+  NF_CHECK(static_cast<bool>(tensor), "{}: the {} is an empty tensor", op, name);
+  NF_CHECK(tensor.dtype() == DType::f32 || tensor.dtype() == DType::f64,
+           "{}: the {} must be f32 or f64, got {} {}", op, name, to_string(tensor.dtype()),
+           tensor.shape().str());
+}
+
+/// Throws Error unless `tensor` is there and lives in the context of `input`.
+inline void check_together(std::string_view op, std::string_view name, const Tensor& tensor,
+                           const Tensor& input) {
+  NF_CHECK(static_cast<bool>(tensor), "{}: the {} is an empty tensor", op, name);
+  NF_CHECK(tensor.context() == input.context(),
+           "{}: input and {} live in different contexts (input on {}, {} on {})", op, name,
+           to_string(input.context()->device()), name, to_string(tensor.context()->device()));
+}
+
+/// Throws Error unless `tensor` is there, in the context of `input` and of its type.
+inline void check_alike(std::string_view op, std::string_view name, const Tensor& tensor,
+                        const Tensor& input) {
+  check_together(op, name, tensor, input);
+  NF_CHECK(tensor.dtype() == input.dtype(), "{}: input is {}, {} is {}", op,
+           to_string(input.dtype()), name, to_string(tensor.dtype()));
+}
+
+/// check_alike for a vector of one value per channel.
+inline void check_per_channel(std::string_view op, std::string_view name, const Tensor& tensor,
+                              const Tensor& input, std::int64_t channels) {
+  check_alike(op, name, tensor, input);
+  NF_CHECK(tensor.shape() == Shape({channels}), "{}: {} must be [{}], got {}", op, name, channels,
+           tensor.shape().str());
+}
+
+/// Throws Error unless `shape` is that of a batch of images without an empty dimension.
+inline void check_images(std::string_view op, const Shape& shape) {
+  NF_CHECK(shape.rank() == 4 && shape.numel() > 0,
+           "{}: input must be (N, H, W, C) with no empty dimension, got {}", op, shape.str());
+}
+
+/// Scratch memory of one primitive; a primitive that needs none leaves no trace in the pool.
+class Scratch {
+ public:
+  Scratch(const ContextPtr& context, std::int64_t bytes) {
+    if (bytes > 0) storage_.emplace(context, bytes, Category::workspace);
+  }
+  operator Workspace() const {
+    return storage_ ? Workspace{storage_->data(), storage_->bytes()} : Workspace{};
+  }
+
+ private:
+  std::optional<Storage> storage_;
+};
+
+}  // namespace nf::detail

@@ -1,0 +1,108 @@
+#include "engine/ops/conv2d.h"
+
+#include "engine/ops/common.h"
+
+namespace nf {
+namespace {
+
+constexpr std::string_view kName = "conv2d";
+// Beyond this a stride or padding is a mistake, and sizes computed from it might overflow.
+constexpr std::int64_t kMaxStep = std::int64_t{1} << 30;
+
+class Conv2dNode : public Node {
+ public:
+  Conv2dNode(const Conv2dProblem& problem, const Tensor& x, const Tensor& w)
+      : Node(kName), problem_(problem) {
+    // Each is read only for the gradient of the other.
+    save(w.requires_grad() ? x : Tensor());
+    save(x.requires_grad() ? w : Tensor());
+  }
+
+  void backward(Tensor dy, Gradients& gradients) override {
+    const ContextPtr& context = dy.context();
+    Backend& backend = dy.backend();
+    if (gradients.wanted(kWeight)) {
+      auto [dw, mode] = gradients.slot(kWeight);
+      const detail::Scratch scratch(
+          context, backend.conv2d_workspace(problem_, Pass::backward_weight, mode));
+      backend.conv2d_backward_weight(problem_, saved_tensor(0).view(), dy.view(), dw.mutable_view(),
+                                     mode, scratch);
+    }
+    release(0);  // the largest thing held goes before the input's gradient is asked for
+    if (gradients.wanted(kBias)) {
+      auto [db, mode] = gradients.slot(kBias);
+      backend.bias_backward(dy.view(), db.mutable_view(), mode);
+    }
+    if (gradients.wanted(kInput)) {
+      auto [dx, mode] = gradients.slot(kInput);
+      const detail::Scratch scratch(context,
+                                    backend.conv2d_workspace(problem_, Pass::backward_input, mode));
+      backend.conv2d_backward_input(problem_, dy.view(), saved_tensor(1).view(), dx.mutable_view(),
+                                    mode, scratch);
+    }
+  }
+
+ private:
+  static constexpr std::size_t kInput = 0, kWeight = 1, kBias = 2;
+
+  Conv2dProblem problem_;
+};
+
+}  // namespace
+
+Conv2dProblem conv2d_problem(const Shape& x, const Shape& w, DType dtype,
+                             const Conv2dOptions& options) {
+  detail::check_images(kName, x);
+  const auto shapes = [&] { return fmt::format("(input {}, weight {})", x.str(), w.str()); };
+  NF_CHECK(w.rank() == 4 && w.numel() > 0,
+           "conv2d: weight must be (O, KH, KW, C / groups) with no empty dimension {}", shapes());
+  NF_CHECK(options.stride >= 1 && options.stride <= kMaxStep,
+           "conv2d: stride must be 1 to {}, got {}", kMaxStep, options.stride);
+  NF_CHECK(options.padding >= 0 && options.padding <= kMaxStep,
+           "conv2d: padding must be 0 to {}, got {}", kMaxStep, options.padding);
+  const std::int64_t groups = options.groups;
+  NF_CHECK(groups >= 1 && x[3] % groups == 0 && w[0] % groups == 0,
+           "conv2d: {} groups do not divide {} input and {} output channels {}", groups, x[3], w[0],
+           shapes());
+  NF_CHECK(x[3] / groups == w[3], "conv2d: input has {} channels, weight expects {}{} {}", x[3],
+           w[3] * groups, groups == 1 ? "" : fmt::format(" in {} groups", groups), shapes());
+  const Conv2dProblem problem{.dtype = dtype,
+                              .n = x[0],
+                              .h = x[1],
+                              .w = x[2],
+                              .c = x[3],
+                              .o = w[0],
+                              .kh = w[1],
+                              .kw = w[2],
+                              .stride = options.stride,
+                              .padding = options.padding,
+                              .groups = groups};
+  NF_CHECK(problem.kh <= problem.h + 2 * problem.padding &&
+               problem.kw <= problem.w + 2 * problem.padding,
+           "conv2d: a {}x{} kernel does not fit {}x{} pixels padded by {} {}", problem.kh,
+           problem.kw, problem.h, problem.w, problem.padding, shapes());
+  return problem;
+}
+
+Tensor conv2d(Tape* tape, const Tensor& x, const Tensor& w, const Tensor& bias,
+              const Conv2dOptions& options) {
+  const OpScope scope(kName);
+  detail::check_floating(kName, "input", x);
+  detail::check_alike(kName, "weight", w, x);
+  const Conv2dProblem problem = conv2d_problem(x.shape(), w.shape(), x.dtype(), options);
+  if (bias) detail::check_per_channel(kName, "bias", bias, x, problem.o);
+
+  const ContextPtr& context = x.context();
+  Tensor y = Tensor::empty(context, {problem.n, problem.out_h(), problem.out_w(), problem.o},
+                           x.dtype(), Category::activation);
+  {
+    const detail::Scratch scratch(
+        context, x.backend().conv2d_workspace(problem, Pass::forward, GradMode::overwrite));
+    x.backend().conv2d_forward(problem, x.view(), w.view(), bias.view(), y.mutable_view(), scratch);
+  }
+  if (Tape::wanted(tape, {&x, &w, &bias}))
+    tape->record(std::make_unique<Conv2dNode>(problem, x, w), {&x, &w, &bias}, y);
+  return y;
+}
+
+}  // namespace nf
