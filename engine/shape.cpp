@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <limits>
 
-#include <fmt/ranges.h>
-
 #include "engine/error.h"
 
 namespace nf {
@@ -47,6 +45,13 @@ Shape Shape::sample() const {
   return Shape(extents().subspan(1));
 }
 
-std::string Shape::str() const { return fmt::format("[{}]", fmt::join(extents(), ",")); }
+std::string Shape::str() const {
+  std::string text = "[";
+  for (const std::int64_t extent : extents()) {
+    if (text.size() > 1) text += ',';
+    text += std::to_string(extent);
+  }
+  return text + "]";
+}
 
 }  // namespace nf
