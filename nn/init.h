@@ -25,7 +25,7 @@ Initializer kaiming_normal_fan_out(std::int64_t out_channels, std::int64_t kerne
 /// PyTorch's default of a linear layer: uniform within 1 / sqrt(inputs).
 Initializer uniform_fan_in(std::int64_t inputs);
 
-/// Draws `count` values.
-std::vector<float> draw(const Initializer& init, std::int64_t count, RandomStream random);
+/// The first `count` values of the stream under that rule.
+std::vector<float> initial_values(const Initializer& init, std::int64_t count, RandomStream random);
 
 }  // namespace nf::nn

@@ -13,7 +13,7 @@ namespace nf::nn {
 /// The smallest part of a net that is trained by its own loss. Memory it asks for bears its name.
 class Unit : public Module {
  public:
-  Unit(std::string name, std::int64_t out_channels, Sequential layers);
+  /// Throws Error for an empty name, no channels or no layers.
   Unit(std::string name, std::int64_t out_channels, std::unique_ptr<Module> layer);
 
   const std::string& name() const { return name_; }
@@ -22,7 +22,7 @@ class Unit : public Module {
   Tensor forward(const Pass& pass, const Tensor& x) override;
   Shape output_shape(const Shape& x) const override { return layers_->output_shape(x); }
   std::int64_t flops(const Shape& x) const override { return layers_->flops(x); }
-  void visit(const std::function<void(Parameter&)>& visitor) override { layers_->visit(visitor); }
+  void visit(const std::function<void(Parameter&)>& visitor) override;
 
  private:
   std::string name_;

@@ -26,10 +26,10 @@ struct Pass {
 struct Parameter {
   std::string name;  ///< full name, as in a PyTorch state dict
   Shape shape;       ///< engine layout
-  Initializer init;
+  Initializer init{};
   bool buffer = false;  ///< running statistics: saved, but no gradient
   bool decay = true;    ///< false for biases and batch norms, see OptimizerOptions
-  Tensor value;         ///< empty until materialized
+  Tensor value{};       ///< empty until materialized
 
   std::int64_t numel() const { return shape.numel(); }
 };
@@ -63,6 +63,8 @@ class Module {
   /// on each parameter's name alone. On a meta device no value is computed. Throws Error when
   /// already materialized; after OutOfBudget nothing is held.
   void materialize(const ContextPtr& context, std::uint64_t seed);
+  /// The same with values from `state`. Throws Error like load.
+  void materialize(const ContextPtr& context, const StateDict& state);
   /// Gives all device memory back, gradients included.
   void release();
   /// Whether everything is on a device (true for a module without parameters).
@@ -77,6 +79,7 @@ class Module {
  private:
   // visit() is not const, since it hands out what may be changed; reading through it is.
   void read(const std::function<void(const Parameter&)>& reader) const;
+  void place(const ContextPtr& context, const std::function<void(Parameter&)>& set_value);
 };
 
 }  // namespace nf::nn

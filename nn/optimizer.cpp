@@ -1,0 +1,152 @@
+#include "nn/optimizer.h"
+
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "engine/text.h"
+
+namespace nf::nn {
+namespace {
+
+// A count above this has no exact float: it is saved in two digits of this base.
+constexpr std::int64_t kStepsBase = std::int64_t{1} << 24;
+
+const HostTensor& find_state(const StateDict& state, const std::string& name, const Shape& shape) {
+  const auto found = state.find(name);
+  NF_CHECK(found != state.end(), "optimizer: state {} {} is missing", name, shape.str());
+  const HostTensor& value = found->second;
+  NF_CHECK(value.shape == shape && std::cmp_equal(value.values.size(), shape.numel()),
+           "optimizer: state {} must be {}, got {} with {} values", name, shape.str(),
+           value.shape.str(), value.values.size());
+  return value;
+}
+
+std::int64_t parse_steps(const std::string& name, const HostTensor& value) {
+  for (const float digit : value.values)
+    NF_CHECK(digit >= 0 && digit < static_cast<float>(kStepsBase) && std::floor(digit) == digit,
+             "optimizer: state {} must hold whole numbers below {}, got {}", name, kStepsBase,
+             digit);
+  return static_cast<std::int64_t>(value.values[0]) * kStepsBase +
+         static_cast<std::int64_t>(value.values[1]);
+}
+
+}  // namespace
+
+OptimizerKind parse_optimizer(std::string_view name) {
+  static const std::array<std::string, 2> names{"sgd", "adamw"};
+  for (std::size_t i = 0; i < names.size(); ++i)
+    if (names[i] == name) return static_cast<OptimizerKind>(i);
+  fail("optimizer: must be sgd or adamw, got \"{}\"; did you mean {}?", name,
+       nearest_name(name, names));
+}
+
+void check_optimizer_options(const OptimizerOptions& options) {
+  const auto finite = [](double value) { return value >= 0 && std::isfinite(value); };
+  NF_CHECK(finite(options.learning_rate) && options.learning_rate > 0,
+           "optimizer: learning_rate must be above 0, got {}", options.learning_rate);
+  NF_CHECK(options.momentum >= 0 && options.momentum < 1,
+           "optimizer: momentum must be in [0, 1), got {}", options.momentum);
+  NF_CHECK(!options.nesterov || options.momentum > 0,
+           "optimizer: nesterov needs a momentum above 0, got {}", options.momentum);
+  NF_CHECK(finite(options.weight_decay), "optimizer: weight_decay must not be negative, got {}",
+           options.weight_decay);
+  NF_CHECK(options.beta1 >= 0 && options.beta1 < 1, "optimizer: beta1 must be in [0, 1), got {}",
+           options.beta1);
+  NF_CHECK(options.beta2 >= 0 && options.beta2 < 1, "optimizer: beta2 must be in [0, 1), got {}",
+           options.beta2);
+  NF_CHECK(finite(options.eps) && options.eps > 0, "optimizer: eps must be above 0, got {}",
+           options.eps);
+}
+
+Optimizer::Optimizer(std::vector<Parameter*> parameters, const OptimizerOptions& options)
+    : options_(options) {
+  check_optimizer_options(options_);
+  NF_CHECK(!parameters.empty(), "optimizer: there is no parameter to train");
+  const OpScope op("optimizer");
+  for (Parameter* parameter : parameters) {
+    NF_CHECK(parameter != nullptr, "optimizer: a parameter is null");
+    NF_CHECK(!parameter->buffer, "optimizer: {} is a buffer, which is not trained",
+             parameter->name);
+    NF_CHECK(parameter->value, "optimizer: {} is on no device", parameter->name);
+    const auto zeros = [&] {
+      return Tensor::full(parameter->value.context(), parameter->shape, 0.0,
+                          parameter->value.dtype(), Category::optimizer);
+    };
+    Slot slot{parameter, {}, {}};
+    if (options_.kind == OptimizerKind::adamw || options_.momentum > 0) slot.first = zeros();
+    if (options_.kind == OptimizerKind::adamw) slot.second = zeros();
+    slots_.push_back(std::move(slot));
+  }
+}
+
+void Optimizer::step(double factor) {
+  NF_CHECK(factor >= 0 && std::isfinite(factor),
+           "optimizer: the learning rate's factor must not be negative, got {}", factor);
+  for (const Slot& slot : slots_)
+    NF_CHECK(slot.parameter->value && slot.parameter->value.grad(), "optimizer: {} has no gradient",
+             slot.parameter->name);
+  const PhaseScope phase("update");
+  const OpScope op("optimizer");
+  const double rate = options_.learning_rate * factor;
+  for (Slot& slot : slots_) {
+    Tensor& value = slot.parameter->value;
+    const bool decays = options_.decay_norm_and_bias || slot.parameter->decay;
+    const double decay = decays ? options_.weight_decay : 0.0;
+    if (options_.kind == OptimizerKind::sgd) {
+      const SgdStep update{.learning_rate = rate,
+                           .momentum = options_.momentum,
+                           .weight_decay = decay,
+                           .nesterov = options_.nesterov,
+                           .first = steps_ == 0};
+      value.backend().sgd(update, value.mutable_view(), value.grad().view(),
+                          slot.first.mutable_view());
+    } else {
+      const AdamWStep update{.learning_rate = rate,
+                             .beta1 = options_.beta1,
+                             .beta2 = options_.beta2,
+                             .eps = options_.eps,
+                             .weight_decay = decay,
+                             .step = steps_ + 1};
+      value.backend().adamw(update, value.mutable_view(), value.grad().view(),
+                            slot.first.mutable_view(), slot.second.mutable_view());
+    }
+  }
+  ++steps_;
+}
+
+void Optimizer::zero_grad() {
+  for (const Slot& slot : slots_) slot.parameter->value.clear_grad();
+}
+
+std::string Optimizer::steps_name() const { return "steps." + slots_.front().parameter->name; }
+
+std::vector<Optimizer::NamedState> Optimizer::state_tensors() const {
+  const bool sgd = options_.kind == OptimizerKind::sgd;
+  std::vector<NamedState> result;
+  for (const Slot& slot : slots_) {
+    const std::string& name = slot.parameter->name;
+    if (slot.first) result.push_back({(sgd ? "momentum." : "exp_avg.") + name, slot.first});
+    if (slot.second) result.push_back({"exp_avg_sq." + name, slot.second});
+  }
+  return result;
+}
+
+void Optimizer::save_state(StateDict& state) const {
+  const auto high = static_cast<float>(steps_ / kStepsBase);
+  const auto low = static_cast<float>(steps_ % kStepsBase);
+  state[steps_name()] = {{2}, {high, low}};
+  for (const NamedState& entry : state_tensors())
+    state[entry.name] = {entry.tensor.shape(), entry.tensor.to_host<float>()};
+}
+
+void Optimizer::load_state(const StateDict& state) {
+  const std::int64_t steps = parse_steps(steps_name(), find_state(state, steps_name(), {2}));
+  for (const NamedState& entry : state_tensors())
+    find_state(state, entry.name, entry.tensor.shape());
+  for (NamedState& entry : state_tensors())
+    entry.tensor.copy_from_host(find_state(state, entry.name, entry.tensor.shape()).values.data());
+  steps_ = steps;
+}
+
+}  // namespace nf::nn
