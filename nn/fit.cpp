@@ -1,0 +1,121 @@
+#include "nn/fit.h"
+
+#include <chrono>
+
+#include "engine/random.h"
+
+namespace nf::nn {
+namespace {
+
+class Stopwatch {
+ public:
+  void start() { begin_ = Clock::now(); }
+  void stop() { seconds_ += std::chrono::duration<double>(Clock::now() - begin_).count(); }
+  double seconds() const { return seconds_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point begin_;
+  double seconds_ = 0.0;
+};
+
+// Sums of one classifier over an epoch.
+struct Tally {
+  double loss = 0.0;
+  std::int64_t correct = 0;
+};
+
+void add(std::vector<Tally>& tallies, const std::vector<StepResult>& results, std::int64_t size) {
+  tallies.resize(results.size());
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    tallies[i].loss += results[i].loss * static_cast<double>(size);
+    tallies[i].correct += results[i].correct;
+  }
+}
+
+}  // namespace
+
+std::vector<OutputMetrics> evaluate(BatchTrainer& trainer, BatchSource& source,
+                                    std::int64_t batch) {
+  std::vector<Tally> tallies;
+  source.start(batch, 0);
+  while (const Batch* next = source.next()) add(tallies, trainer.evaluate_batch(*next), next->size);
+  const std::vector<std::string> names = trainer.outputs();
+  const auto count = static_cast<double>(source.count());
+  std::vector<OutputMetrics> metrics(tallies.size());
+  for (std::size_t i = 0; i < tallies.size(); ++i) {
+    metrics[i].name = names[i];
+    metrics[i].validation_loss = tallies[i].loss / count;
+    metrics[i].validation_accuracy = static_cast<double>(tallies[i].correct) / count;
+  }
+  return metrics;
+}
+
+FitResult fit(BatchTrainer& trainer, BatchSource& train, BatchSource* validation,
+              const FitOptions& options, const FitObserver& observer) {
+  NF_CHECK(options.epochs >= 1, "fit: epochs must be at least 1, got {}", options.epochs);
+  NF_CHECK(options.batch >= 1, "fit: the batch must be at least 1, got {}", options.batch);
+  NF_CHECK(train.count() >= 1, "fit: the training set is empty");
+  const std::int64_t epoch_steps = (train.count() + options.batch - 1) / options.batch;
+  const std::int64_t steps = epoch_steps * options.epochs;
+  FitResult result;
+  std::int64_t step = 0;
+  for (std::int64_t epoch = 1; epoch <= options.epochs; ++epoch) {
+    EpochMetrics metrics;
+    metrics.epoch = epoch;
+    std::vector<Tally> tallies;
+    std::int64_t seen = 0;
+    Stopwatch watch;
+    watch.start();
+    train.start(options.batch, epoch);
+    while (const Batch* batch = train.next()) {
+      const StepOptions step_options{.rate_factor = options.schedule.factor(step, steps),
+                                     .label_smoothing = options.label_smoothing,
+                                     .dropout_key = random_key(options.seed, Purpose::dropout,
+                                                               static_cast<std::uint64_t>(step))};
+      metrics.learning_rate = trainer.learning_rate() * step_options.rate_factor;
+      ++step;
+      try {
+        add(tallies, trainer.train_batch(*batch, step_options), batch->size);
+      } catch (const OutOfBudget&) {
+        throw;
+      } catch (const Error& error) {
+        fail("epoch {} step {} of {}: {}", epoch, step, steps, error.what());
+      }
+      seen += batch->size;
+      watch.stop();
+      if (observer.on_step) {
+        const double done = watch.seconds();
+        const double per_step = done / static_cast<double>(step - (epoch - 1) * epoch_steps);
+        observer.on_step({epoch, options.epochs, step, steps, static_cast<double>(seen) / done,
+                          per_step * static_cast<double>(steps - step)});
+      }
+      watch.start();
+    }
+    watch.stop();
+    metrics.train_seconds = watch.seconds();
+    metrics.images_per_second = static_cast<double>(seen) / watch.seconds();
+    if (validation != nullptr) {
+      Stopwatch evaluation;
+      evaluation.start();
+      metrics.outputs = evaluate(trainer, *validation, options.batch);
+      evaluation.stop();
+      metrics.evaluation_seconds = evaluation.seconds();
+    }
+    const std::vector<std::string> names = trainer.outputs();
+    metrics.outputs.resize(tallies.size());
+    for (std::size_t i = 0; i < tallies.size(); ++i) {
+      metrics.outputs[i].name = names[i];
+      metrics.outputs[i].train_loss = tallies[i].loss / static_cast<double>(seen);
+      metrics.outputs[i].train_accuracy =
+          static_cast<double>(tallies[i].correct) / static_cast<double>(seen);
+    }
+    result.train_seconds += metrics.train_seconds;
+    result.evaluation_seconds += metrics.evaluation_seconds;
+    if (observer.on_epoch) observer.on_epoch(metrics);
+    result.epochs.push_back(std::move(metrics));
+  }
+  return result;
+}
+
+}  // namespace nf::nn

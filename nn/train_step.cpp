@@ -1,0 +1,78 @@
+#include "nn/train_step.h"
+
+#include <cmath>
+
+#include "engine/ops/softmax_cross_entropy.h"
+
+namespace nf::nn {
+namespace {
+
+StepResult read_back(const CrossEntropy& result) {
+  return {static_cast<double>(result.loss.to_host<float>()[0]),
+          result.correct.to_host<std::int32_t>()[0]};
+}
+
+// Lets the features go as soon as the head has them: the tape keeps what it needs.
+Tensor classify(const Trainable& trainable, const Pass& pass, Tensor features) {
+  if (trainable.head == nullptr) return features;
+  return trainable.head->forward(pass, features);
+}
+
+}  // namespace
+
+Tensor stage_images(const ContextPtr& context, const Shape& sample_shape, const float* images,
+                    std::int64_t size) {
+  const OpScope op("stage_batch");
+  std::vector<std::int64_t> extents{size};
+  for (const std::int64_t extent : sample_shape.extents()) extents.push_back(extent);
+  Tensor tensor = Tensor::empty(context, Shape(extents), DType::f32, Category::input);
+  tensor.copy_from_host(images);
+  return tensor;
+}
+
+DeviceBatch stage_batch(const ContextPtr& context, const Shape& sample_shape, const float* images,
+                        const std::int32_t* labels, std::int64_t size) {
+  const OpScope op("stage_batch");
+  DeviceBatch batch{stage_images(context, sample_shape, images, size),
+                    Tensor::empty(context, {size}, DType::i32, Category::input)};
+  batch.labels.copy_from_host(labels);
+  return batch;
+}
+
+StepResult train_step(const Trainable& trainable, Tensor input, const Tensor& labels,
+                      const StepOptions& options, Tensor* output) {
+  Tape tape;
+  CrossEntropy result;
+  {
+    const PhaseScope phase("forward");
+    const Pass pass{&tape, true, options.dropout_key};
+    Tensor features = trainable.body->forward(pass, input);
+    input = Tensor();
+    if (output != nullptr) *output = features.detached();
+    const Tensor logits = classify(trainable, pass, std::move(features));
+    result = softmax_cross_entropy(&tape, logits, labels, options.label_smoothing);
+  }
+  const StepResult step = read_back(result);
+  NF_CHECK(std::isfinite(step.loss), "the loss of {} is {} (learning rate {:.3g})", trainable.name,
+           step.loss, trainable.optimizer->options().learning_rate * options.rate_factor);
+  tape.backward(result.loss);
+  const PhaseScope phase("update");
+  const UnitScope unit(trainable.name);
+  trainable.optimizer->step(options.rate_factor);
+  trainable.optimizer->zero_grad();
+  return step;
+}
+
+StepResult evaluate_step(const Trainable& trainable, Tensor input, const Tensor& labels,
+                         Tensor* output) {
+  const PhaseScope phase("evaluate");
+  const Pass pass{};
+  Tensor features = trainable.body->forward(pass, input);
+  input = Tensor();
+  if (output != nullptr) *output = features;
+  if (!labels) return {};
+  const Tensor logits = classify(trainable, pass, std::move(features));
+  return read_back(softmax_cross_entropy(nullptr, logits, labels));
+}
+
+}  // namespace nf::nn

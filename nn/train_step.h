@@ -1,0 +1,57 @@
+// One optimisation step of a network that ends in a classifier: the same code for the whole net
+// under backpropagation, for one unit under local learning, and for the planner on the meta device.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "nn/module.h"
+#include "nn/optimizer.h"
+
+namespace nf::nn {
+
+/// What one loss trains: `body` then `head`, updated by `optimizer`. Nothing is owned.
+struct Trainable {
+  std::string name;
+  Module* body = nullptr;
+  Module* head = nullptr;  ///< null: the body gives the logits
+  Optimizer* optimizer = nullptr;
+};
+
+struct StepOptions {
+  double rate_factor = 1.0;  ///< on the optimizer's learning rate
+  double label_smoothing = 0.0;
+  std::uint64_t dropout_key = 0;
+};
+
+struct StepResult {
+  double loss = 0.0;         ///< mean over the batch
+  std::int64_t correct = 0;  ///< samples classified rightly
+};
+
+/// A batch on its device: images (N, H, W, C) f32 and labels (N) i32.
+struct DeviceBatch {
+  Tensor images;
+  Tensor labels;
+};
+
+/// Copies a batch of `size` samples from the host. Null pointers are allowed on a meta context.
+DeviceBatch stage_batch(const ContextPtr& context, const Shape& sample_shape, const float* images,
+                        const std::int32_t* labels, std::int64_t size);
+
+Tensor stage_images(const ContextPtr& context, const Shape& sample_shape, const float* images,
+                    std::int64_t size);
+
+/// Forward, loss, backward, update; gradients are freed. `input` is taken over, so that its memory
+/// goes as soon as the backward has used it; no gradient reaches it. The detached output of the
+/// body is left in `output` where one is given.
+/// Throws Error naming `trainable` when the loss is not finite (nothing is updated then),
+/// OutOfBudget.
+StepResult train_step(const Trainable& trainable, Tensor input, const Tensor& labels,
+                      const StepOptions& options, Tensor* output = nullptr);
+
+/// Forward with running statistics; nothing is recorded. Without labels only `output` is computed.
+StepResult evaluate_step(const Trainable& trainable, Tensor input, const Tensor& labels,
+                         Tensor* output = nullptr);
+
+}  // namespace nf::nn
