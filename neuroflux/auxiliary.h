@@ -1,0 +1,44 @@
+// The small classifiers that give each unit a loss of its own, and the rules for their width.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "nn/module.h"
+
+namespace nf {
+
+/// How the auxiliary networks of a net are built. Derive from it to bring your own.
+class AuxiliaryRule {
+ public:
+  virtual ~AuxiliaryRule() = default;
+  virtual std::string name() const = 0;
+  /// Widths to choose from for a unit with these output features (N, H, W, C), ascending and not
+  /// empty. The planner takes the largest with which the unit's feasible batch is at least the
+  /// batch wanted; where none has that, the one with the largest feasible batch.
+  virtual std::vector<std::int64_t> widths(const Shape& features) const = 0;
+  /// A classifier (N, H, W, C) -> (N, classes) whose parameters' names begin with `prefix`.
+  virtual std::unique_ptr<nn::Module> make(const std::string& prefix, const Shape& features,
+                                           std::int64_t classes, std::int64_t width) const = 0;
+};
+
+/// 3x3 convolution of `width` filters, batch norm and ReLU, adaptive average pooling to 2x2 (less
+/// where the map is smaller), linear. Maps larger than `pool_to` are averaged down to that size
+/// first; 0: never.
+std::unique_ptr<nn::Module> make_conv_classifier(const std::string& prefix, const Shape& features,
+                                                 std::int64_t classes, std::int64_t width,
+                                                 std::int64_t pool_to);
+
+/// The rules that come with the project:
+///  - classic: 256 filters for every unit, no pooling before: the baseline of local learning;
+///  - proportional: half of the unit's channels, at least 8 and at most 256, no pooling before;
+///  - adaptive: 16 to 256 filters by what the budget allows, no more than the unit has channels
+///    (16 at least), on maps averaged down to 8x8.
+/// Throws Error for an unknown name, with the nearest known one.
+std::shared_ptr<const AuxiliaryRule> make_auxiliary_rule(std::string_view name);
+const std::vector<std::string>& auxiliary_rule_names();
+
+}  // namespace nf

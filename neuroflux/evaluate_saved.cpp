@@ -1,0 +1,81 @@
+// Evaluates a saved net on a test set, under a budget.
+#include <chrono>
+
+#include "engine/text.h"
+#include "neuroflux/experiment.h"
+#include "neuroflux/saved_net.h"
+#include "nn/train_step.h"
+
+namespace nf {
+namespace {
+
+nn::ImageSet test_images(const ExperimentOptions& options) {
+  if (options.data == "generated") {
+    nn::GeneratedOptions test = generated_test_set(options.generated);
+    return nn::generate_images(test);
+  }
+  const nn::IdxPaths paths = nn::find_idx(options.data, nn::Split::test);
+  return nn::load_idx_images(paths.images, paths.labels);
+}
+
+// One batch through the net; the images' values may be missing on a meta context.
+nn::StepResult run_batch(const ContextPtr& context, nn::Module& net, const Shape& sample,
+                         const float* images, const std::int32_t* labels, std::int64_t size) {
+  auto [x, y] = nn::stage_batch(context, sample, images, labels, size);
+  return nn::evaluate_step({"exit", &net, nullptr, nullptr}, std::move(x), y);
+}
+
+}  // namespace
+
+Evaluation evaluate_saved(const std::filesystem::path& weights, const ExperimentOptions& options) {
+  LoadedNet saved(weights);
+  const SavedNet& description = saved.description();
+  nn::Module& net = saved.module();
+  auto images = std::make_shared<nn::ImageSet>(test_images(options));
+  std::vector<std::int64_t> indices = nn::all_indices(*images);
+  const std::int64_t limit = options.data_options.test_limit;
+  if (limit > 0 && limit < images->count) indices.resize(static_cast<std::size_t>(limit));
+  nn::Loader loader(images, indices, nn::Transform(description.transform),
+                    {.threads = options.data_options.threads});
+  const Shape sample = loader.sample_shape();
+  NF_CHECK(sample == description.options.input, "eval: {} was trained on images {}, {} has {}",
+           weights.string(), description.options.input.str(), options.data, sample.str());
+
+  ContextOptions target = options.device;
+  target.budget = options.budget;
+  const ContextPtr context = Context::create(target);
+  const ContextPtr meta = make_meta_context(target);
+  const auto peak = [&](std::int64_t batch) {
+    net.materialize(meta, 0);
+    meta->pool().reset_peak();
+    for (const std::int64_t size : batch_sizes(loader.count(), batch))
+      run_batch(meta, net, sample, nullptr, nullptr, size);
+    net.release();
+    return meta->pool().stats().peak_reserved;
+  };
+  Evaluation result;
+  result.batch = largest_batch(options.batch, context->pool().stats().limit, peak);
+  if (result.batch == 0)
+    throw DoesNotFit(fmt::format("eval: {} needs at least {} bytes ({}), the budget is {} bytes",
+                                 weights.string(), peak(1), format_bytes(peak(1)), options.budget));
+  result.model = description.model;
+  result.exit_unit = description.exit_unit;
+  result.parameters = net.parameter_count();
+  result.images = loader.count();
+  net.materialize(context, saved.weights());
+  std::int64_t correct = 0;
+  const auto start = std::chrono::steady_clock::now();
+  loader.start(result.batch, 0);
+  while (const nn::Batch* batch = loader.next())
+    correct +=
+        run_batch(context, net, sample, batch->images.data(), batch->labels.data(), batch->size)
+            .correct;
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+  net.release();
+  result.accuracy = static_cast<double>(correct) / static_cast<double>(result.images);
+  result.images_per_second = static_cast<double>(result.images) / elapsed.count();
+  result.peak_bytes = context->pool().stats().peak_reserved;
+  return result;
+}
+
+}  // namespace nf

@@ -1,0 +1,134 @@
+#include "neuroflux/local_block.h"
+
+#include <utility>
+
+namespace nf {
+
+LocalBlock::LocalBlock(ContextPtr context, std::vector<LocalUnit> units, const Shape& sample_shape,
+                       const nn::OptimizerOptions& optimizer, std::uint64_t seed)
+    : context_(std::move(context)),
+      units_(std::move(units)),
+      sample_shape_(sample_shape),
+      optimizer_options_(optimizer),
+      seed_(seed) {
+  NF_CHECK(!units_.empty(), "local block: no units");
+  std::vector<std::int64_t> extents{1};
+  for (const std::int64_t extent : sample_shape_.extents()) extents.push_back(extent);
+  Shape shape{std::span<const std::int64_t>(extents)};
+  for (const LocalUnit& unit : units_) shape = unit.unit->output_shape(shape);
+  output_sample_shape_ = shape.sample();
+  try {
+    place(nullptr);
+  } catch (...) {
+    release();
+    throw;
+  }
+}
+
+LocalBlock::~LocalBlock() { release(); }
+
+void LocalBlock::place(const nn::StateDict* state) {
+  for (const LocalUnit& unit : units_) {
+    const UnitScope scope(unit.name);
+    std::vector<nn::Parameter*> parameters;
+    for (nn::Module* module : {unit.unit, unit.classifier}) {
+      if (state != nullptr)
+        module->materialize(context_, *state);
+      else
+        module->materialize(context_, seed_);
+      for (nn::Parameter* parameter : module->parameters()) parameters.push_back(parameter);
+    }
+    optimizers_.push_back(std::make_unique<nn::Optimizer>(parameters, optimizer_options_));
+  }
+}
+
+void LocalBlock::release() {
+  optimizers_.clear();
+  for (const LocalUnit& unit : units_) {
+    unit.unit->release();
+    unit.classifier->release();
+  }
+}
+
+void LocalBlock::leave_device() {
+  parked_state_ = state();
+  parked_optimizers_.clear();
+  for (const auto& optimizer : optimizers_) {
+    parked_optimizers_.emplace_back();
+    optimizer->save_state(parked_optimizers_.back());
+  }
+  release();
+}
+
+void LocalBlock::return_to_device() {
+  place(&parked_state_);
+  for (std::size_t i = 0; i < optimizers_.size(); ++i)
+    optimizers_[i]->load_state(parked_optimizers_[i]);
+  parked_state_.clear();
+  parked_optimizers_.clear();
+}
+
+nn::StateDict LocalBlock::state() const {
+  nn::StateDict state;
+  for (const LocalUnit& unit : units_) {
+    unit.unit->save(state);
+    unit.classifier->save(state);
+  }
+  return state;
+}
+
+std::vector<std::string> LocalBlock::outputs() const {
+  std::vector<std::string> names;
+  for (const LocalUnit& unit : units_) names.push_back(unit.name);
+  return names;
+}
+
+nn::Trainable LocalBlock::trainable(std::size_t i) const {
+  return {units_[i].name, units_[i].unit, units_[i].classifier, optimizers_[i].get()};
+}
+
+std::vector<nn::StepResult> LocalBlock::train_batch(const nn::Batch& batch,
+                                                    const nn::StepOptions& options) {
+  return train(batch.images.data(), batch.labels.data(), batch.size, options);
+}
+
+std::vector<nn::StepResult> LocalBlock::evaluate_batch(const nn::Batch& batch) {
+  return evaluate(batch.images.data(), batch.labels.data(), batch.size);
+}
+
+std::vector<nn::StepResult> LocalBlock::train(const float* images, const std::int32_t* labels,
+                                              std::int64_t size, const nn::StepOptions& options) {
+  auto [x, y] = nn::stage_batch(context_, sample_shape_, images, labels, size);
+  std::vector<nn::StepResult> results;
+  for (std::size_t i = 0; i < units_.size(); ++i) {
+    Tensor next;
+    const bool last = i + 1 == units_.size();
+    results.push_back(nn::train_step(trainable(i), std::exchange(x, Tensor()), y, options,
+                                     last ? nullptr : &next));
+    x = std::move(next);
+  }
+  return results;
+}
+
+std::vector<nn::StepResult> LocalBlock::evaluate(const float* images, const std::int32_t* labels,
+                                                 std::int64_t size) {
+  auto [x, y] = nn::stage_batch(context_, sample_shape_, images, labels, size);
+  std::vector<nn::StepResult> results;
+  for (std::size_t i = 0; i < units_.size(); ++i) {
+    Tensor next;
+    const bool last = i + 1 == units_.size();
+    results.push_back(
+        nn::evaluate_step(trainable(i), std::exchange(x, Tensor()), y, last ? nullptr : &next));
+    x = std::move(next);
+  }
+  return results;
+}
+
+void LocalBlock::forward(const float* images, std::int64_t size, float* output) {
+  Tensor x = nn::stage_images(context_, sample_shape_, images, size);
+  const PhaseScope phase("fill");
+  for (const LocalUnit& unit : units_) x = unit.unit->forward({}, std::exchange(x, Tensor()));
+  if (output != nullptr) x.copy_to_host(output);
+}
+
+}  // namespace nf

@@ -1,0 +1,270 @@
+#include "neuroflux/local_trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <memory>
+
+#include "engine/random.h"
+#include "neuroflux/activation_cache.h"
+#include "neuroflux/local_block.h"
+#include "neuroflux/streamed_forward.h"
+
+namespace nf {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+ReadSamples reader_of(const nn::Loader& loader) {
+  return [&loader, size = loader.sample_shape().numel()](std::int64_t first, std::int64_t n,
+                                                         float* images, std::int32_t* labels) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      const std::int32_t label = loader.read_sample(first + i, images + i * size);
+      if (labels != nullptr) labels[i] = label;
+    }
+  };
+}
+
+// One of the two sets that go from block to block: the loader at first, then a cache.
+enum class Set { train, validation };
+
+std::string cache_name(Set set, std::size_t block) {
+  return fmt::format("{}-after-block-{}", set == Set::train ? "train" : "validation", block + 1);
+}
+
+class Run {
+ public:
+  Run(const ContextPtr& context, const LocalNet& net, const Plan& plan,
+      const nn::TrainingData& data, const LocalTrainingOptions& options,
+      const TrainingObserver& observer)
+      : context_(context),
+        net_(net),
+        plan_(plan),
+        data_(data),
+        options_(options),
+        observer_(observer),
+        train_(data.train()),
+        train_in_order_(data.train_in_order()),
+        validation_(data.validation()) {
+    for (const BlockPlan& block : plan.blocks)
+      for (std::int64_t i = block.first_unit; i <= block.last_unit; ++i)
+        batches_.push_back(block.batch);
+    run_key_ = hash_bytes(std::as_bytes(std::span(&options_.seed, 1)),
+                          hash_name(fmt::format("{} {} {}", net.model().name(), plan.auxiliary_rule,
+                                                options.epochs)));
+  }
+
+  LocalResult run() {
+    for (std::size_t k = 0; k < plan_.blocks.size(); ++k) {
+      train_block(k);
+      if (k > 0) remove_caches(k - 1);
+      if (k + 1 == plan_.blocks.size()) break;
+      if (will_stop()) {
+        result_.stopped_early = true;
+        break;
+      }
+    }
+    result_.chosen = choose_exit(result_.exits, options_.exit_tolerance);
+    test();
+    return std::move(result_);
+  }
+
+ private:
+  const BlockPlan& block_plan(std::size_t k) const { return plan_.blocks[k]; }
+
+  // What the block before k left, in the data set's order or shuffled for training.
+  std::unique_ptr<CacheReader> cached(Set set, std::size_t k, LocalBlock& block, bool shuffle) {
+    const nn::Loader& origin = set == Set::train ? *train_in_order_ : *validation_;
+    CacheReadOptions read;
+    read.shuffle = shuffle;
+    read.seed = options_.seed;
+    read.provenance = provenance(set, k - 1);
+    read.warn = observer_.on_message;
+    // The block makes room first, so that recomputing takes no more than training a unit did.
+    read.recompute = [this, &origin, &block, last = block_plan(k).first_unit - 1](
+                         std::int64_t first, std::int64_t n, float* out) {
+      block.leave_device();
+      std::vector<float> images(static_cast<std::size_t>(n * origin.sample_shape().numel()));
+      reader_of(origin)(first, n, images.data(), nullptr);
+      const StreamedForward forward(context_, net_, result_.weights, batches_);
+      const std::vector<float> outputs = forward.outputs(std::move(images), n, last);
+      std::copy(outputs.begin(), outputs.end(), out);
+      block.return_to_device();
+    };
+    return std::make_unique<CacheReader>(options_.cache_folder, cache_name(set, k - 1),
+                                         std::move(read));
+  }
+
+  std::uint64_t provenance(Set set, std::size_t k) const {
+    return run_key_ ^ hash_name(cache_name(set, k));
+  }
+
+  void train_block(std::size_t k) {
+    const BlockPlan& planned = block_plan(k);
+    const Stage stage{"neuroflux", static_cast<std::int64_t>(k + 1),
+                      static_cast<std::int64_t>(plan_.blocks.size())};
+    BlockResult result{.plan = planned};
+    Pool& pool = context_->pool();
+    pool.reset_peak();
+    pool.set_trace(observer_.trace);
+    LocalBlock block(context_, net_.range(planned.first_unit, planned.last_unit),
+                     net_.input_sample(planned.first_unit),
+                     scaled_optimizer(options_, planned.batch), options_.seed);
+    std::unique_ptr<CacheReader> train, train_in_order, validation;
+    if (k > 0) {
+      train = cached(Set::train, k, block, true);
+      train_in_order = cached(Set::train, k, block, false);
+      if (data_.validation_count() > 0) validation = cached(Set::validation, k, block, false);
+    }
+    const auto source_of = [](auto& cache, auto& loader) -> nn::BatchSource& {
+      if (cache) return *cache;
+      return *loader;
+    };
+    nn::BatchSource& train_source = source_of(train, train_);
+    nn::BatchSource* validation_source = nullptr;
+    if (data_.validation_count() > 0) validation_source = &source_of(validation, validation_);
+    const nn::FitResult fitted = nn::fit(block, train_source, validation_source,
+                                         fit_options(options_, planned.batch, data_.train_count()),
+                                         {.on_step =
+                                              [&](const nn::StepProgress& progress) {
+                                                pool.set_trace(nullptr);
+                                                if (observer_.on_step)
+                                                  observer_.on_step(stage, progress);
+                                              },
+                                          .on_epoch =
+                                              [&](const nn::EpochMetrics& metrics) {
+                                                if (observer_.on_epoch)
+                                                  observer_.on_epoch(stage, metrics);
+                                              }});
+    result.train_seconds = fitted.train_seconds;
+    result.evaluation_seconds = fitted.evaluation_seconds;
+    if (train) result.cache_wait_seconds = train->wait_seconds();
+    result_.weights.merge(block.state());
+    record_exits(planned, fitted.epochs.back());
+    if (k + 1 < plan_.blocks.size() && !will_stop()) {
+      const auto start = std::chrono::steady_clock::now();
+      fill(Set::train, k, block, source_of(train_in_order, train_in_order_));
+      if (validation_source != nullptr) fill(Set::validation, k, block, *validation_source);
+      result.cache_seconds = seconds_since(start);
+    }
+    result.measured_peak_bytes = pool.stats().peak_reserved;
+    result_.train_seconds += result.train_seconds + result.cache_seconds;
+    result_.evaluation_seconds += result.evaluation_seconds;
+    result_.predicted_peak_bytes =
+        std::max(result_.predicted_peak_bytes, planned.predicted_peak_bytes);
+    result_.measured_peak_bytes = std::max(result_.measured_peak_bytes, result.measured_peak_bytes);
+    result_.blocks.push_back(std::move(result));
+  }
+
+  bool will_stop() const {
+    return options_.stop_when_saturated && data_.validation_count() > 0 &&
+           saturated(result_.exits, options_.patience, options_.improvement);
+  }
+
+  void record_exits(const BlockPlan& planned, const nn::EpochMetrics& last_epoch) {
+    for (std::int64_t i = planned.first_unit; i <= planned.last_unit; ++i) {
+      const UnitPlan& unit = plan_.units[static_cast<std::size_t>(i)];
+      const auto output = static_cast<std::size_t>(i - planned.first_unit);
+      result_.exits.push_back({i, unit.exit_parameters, unit.exit_flops,
+                               last_epoch.outputs[output].validation_accuracy});
+    }
+  }
+
+  // Runs the trained block over a whole set, in its order, and writes what comes out.
+  void fill(Set set, std::size_t k, LocalBlock& block, nn::BatchSource& source) {
+    CacheWriter writer(options_.cache_folder, {.name = cache_name(set, k),
+                                               .count = source.count(),
+                                               .sample_shape = block.output_sample_shape(),
+                                               .dtype = options_.cache_dtype,
+                                               .provenance = provenance(set, k)});
+    const std::int64_t output_size = block.output_sample_shape().numel();
+    std::vector<float> output;
+    source.start(block_plan(k).batch, 0);
+    while (const nn::Batch* batch = source.next()) {
+      output.resize(static_cast<std::size_t>(batch->size * output_size));
+      block.forward(batch->images.data(), batch->size, output.data());
+      writer.append(output.data(), batch->labels.data(), batch->size);
+    }
+    writer.close();
+  }
+
+  void remove_caches(std::size_t k) {
+    for (Set set : {Set::train, Set::validation})
+      remove_cache(options_.cache_folder, cache_name(set, k));
+  }
+
+  void test() {
+    if (data_.test_count() == 0) return;
+    const auto start = std::chrono::steady_clock::now();
+    const std::unique_ptr<nn::Loader> source = data_.test();
+    const StreamedForward forward(context_, net_, result_.weights, batches_);
+    context_->pool().reset_peak();
+    const std::int64_t correct = forward.count_correct(reader_of(*source), source->count(),
+                                                       result_.exits[result_.chosen].unit);
+    result_.test_accuracy = static_cast<double>(correct) / static_cast<double>(data_.test_count());
+    result_.evaluation_seconds += seconds_since(start);
+    result_.measured_peak_bytes =
+        std::max(result_.measured_peak_bytes, context_->pool().stats().peak_reserved);
+  }
+
+  ContextPtr context_;
+  const LocalNet& net_;
+  const Plan& plan_;
+  const nn::TrainingData& data_;
+  const LocalTrainingOptions& options_;
+  const TrainingObserver& observer_;
+  std::unique_ptr<nn::Loader> train_, train_in_order_, validation_;
+  std::vector<std::int64_t> batches_;  // by unit
+  std::uint64_t run_key_ = 0;
+  LocalResult result_;
+};
+
+}  // namespace
+
+nn::OptimizerOptions scaled_optimizer(const TrainingOptions& options, std::int64_t batch) {
+  nn::OptimizerOptions scaled = options.optimizer;
+  scaled.learning_rate *= static_cast<double>(batch) / static_cast<double>(options.reference_batch);
+  return scaled;
+}
+
+nn::FitOptions fit_options(const TrainingOptions& options, std::int64_t batch,
+                           std::int64_t train_count) {
+  const double epoch_steps =
+      std::ceil(static_cast<double>(train_count) / static_cast<double>(batch));
+  const double steps = epoch_steps * static_cast<double>(options.epochs);
+  nn::FitOptions fit;
+  fit.epochs = options.epochs;
+  fit.batch = batch;
+  fit.schedule.kind = options.schedule;
+  fit.schedule.warmup_steps =
+      static_cast<std::int64_t>(std::min(options.warmup_epochs * epoch_steps, steps - 1.0));
+  fit.label_smoothing = options.label_smoothing;
+  fit.seed = options.seed;
+  return fit;
+}
+
+LocalResult train_locally(const ContextPtr& context, const LocalNet& net, const Plan& plan,
+                          const nn::TrainingData& data, const LocalTrainingOptions& options,
+                          const TrainingObserver& observer) {
+  NF_CHECK(plan.fits && !plan.blocks.empty(),
+           "train: the plan does not fit its budget of {} bytes; the least that does is {}",
+           plan.budget, plan.minimum_budget);
+  NF_CHECK(options.reference_batch >= 1, "train: the reference batch must be at least 1, got {}",
+           options.reference_batch);
+  return Run(context, net, plan, data, options, observer).run();
+}
+
+nn::StateDict exit_weights(const LocalNet& net, const nn::StateDict& weights, std::int64_t unit) {
+  nn::StateDict chosen;
+  ExitNet exit(net, unit);
+  exit.visit([&](nn::Parameter& parameter) {
+    const auto found = weights.find(parameter.name);
+    NF_CHECK(found != weights.end(), "exit: {} was not trained", parameter.name);
+    chosen.insert(*found);
+  });
+  return chosen;
+}
+
+}  // namespace nf

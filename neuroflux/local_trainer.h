@@ -1,0 +1,96 @@
+// Trains a planned net block by block: only the present block is on the device, its input comes
+// from the data set or from the activation cache that the block before it left on storage.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "engine/memory/trace.h"
+#include "neuroflux/exits.h"
+#include "neuroflux/plan.h"
+#include "nn/data/training_data.h"
+#include "nn/fit.h"
+#include "nn/state_dict.h"
+
+namespace nf {
+
+/// What every method's training has in common.
+struct TrainingOptions {
+  std::int64_t epochs = 6;  ///< per block, or of the whole net
+  /// The learning rate is the one at `reference_batch`; it scales linearly with the batch in use.
+  nn::OptimizerOptions optimizer;
+  std::int64_t reference_batch = 64;
+  nn::ScheduleKind schedule = nn::ScheduleKind::cosine;
+  double warmup_epochs = 0.5;
+  double label_smoothing = 0.0;
+  std::uint64_t seed = 0;
+};
+
+/// Optimizer options and schedule for a batch: linear scaling, and warm-up as a share of the steps.
+nn::OptimizerOptions scaled_optimizer(const TrainingOptions& options, std::int64_t batch);
+nn::FitOptions fit_options(const TrainingOptions& options, std::int64_t batch,
+                           std::int64_t train_count);
+
+struct LocalTrainingOptions : TrainingOptions {
+  std::filesystem::path cache_folder;
+  DType cache_dtype = DType::bf16;
+  bool stop_when_saturated = true;
+  std::int64_t patience = 1;      ///< exits that may fail to improve
+  double improvement = 0.005;     ///< that counts, as a fraction
+  double exit_tolerance = 0.005;  ///< below the best exit, as a fraction
+};
+
+/// Which part of a method's work is going on.
+struct Stage {
+  std::string method;
+  std::int64_t block = 0;  ///< from 1; 0: the method has no blocks
+  std::int64_t blocks = 0;
+};
+
+/// Called on the training thread. Any may be empty.
+struct TrainingObserver {
+  std::function<void(const Stage&, const nn::StepProgress&)> on_step;
+  std::function<void(const Stage&, const nn::EpochMetrics&)> on_epoch;
+  std::function<void(const std::string&)> on_message;
+  /// Records memory from when a block (or the net) is put on the device to the end of its first
+  /// step.
+  MemoryTrace* trace = nullptr;
+};
+
+struct BlockResult {
+  BlockPlan plan;
+  std::int64_t measured_peak_bytes = 0;
+  double train_seconds = 0.0;       ///< steps, waiting for input included
+  double cache_seconds = 0.0;       ///< filling the cache with the block's outputs
+  double cache_wait_seconds = 0.0;  ///< of train_seconds: waiting for the cache
+  double evaluation_seconds = 0.0;
+};
+
+struct LocalResult {
+  std::vector<BlockResult> blocks;  ///< those that were trained
+  std::vector<ExitResult> exits;
+  std::size_t chosen = 0;  ///< index into exits
+  bool stopped_early = false;
+  double test_accuracy = 0.0;  ///< of the chosen exit, fraction
+  double train_seconds = 0.0;  ///< steps and cache
+  double evaluation_seconds = 0.0;
+  std::int64_t predicted_peak_bytes = 0;  ///< of the blocks that were trained
+  std::int64_t measured_peak_bytes = 0;   ///< of the whole run
+  nn::StateDict weights;                  ///< all trained units and their classifiers
+};
+
+/// Runs the plan on the device of `context`, whose pool must be empty. The cache folder's contents
+/// of earlier runs are replaced, and removed at the end.
+/// Throws OutOfBudget, Error naming block, epoch, step and unit for a loss that is not finite,
+/// Error for storage without space or permission.
+LocalResult train_locally(const ContextPtr& context, const LocalNet& net, const Plan& plan,
+                          const nn::TrainingData& data, const LocalTrainingOptions& options,
+                          const TrainingObserver& observer = {});
+
+/// The weights of one exit: units 0..unit and its classifier.
+nn::StateDict exit_weights(const LocalNet& net, const nn::StateDict& weights, std::int64_t unit);
+
+}  // namespace nf

@@ -1,0 +1,69 @@
+#include "neuroflux/memory_profile.h"
+
+#include <algorithm>
+
+#include "nn/bp_trainer.h"
+
+namespace nf {
+
+std::vector<std::int64_t> batch_sizes(std::int64_t count, std::int64_t batch) {
+  NF_CHECK(count >= 0 && batch >= 1, "batches: {} samples in batches of {}", count, batch);
+  std::vector<std::int64_t> sizes;
+  if (count >= batch) sizes.push_back(batch);
+  if (count % batch > 0) sizes.push_back(count % batch);
+  return sizes;
+}
+
+std::int64_t largest_batch(std::int64_t max_batch, std::int64_t budget,
+                           const std::function<std::int64_t(std::int64_t)>& peak) {
+  if (max_batch < 1 || peak(1) > budget) return 0;
+  std::int64_t fits = 1;
+  std::int64_t too_large = max_batch + 1;
+  // Doubling first: most searches end at small batches, where a probe is cheapest.
+  while (too_large - fits > 1) {
+    const std::int64_t probe =
+        too_large == max_batch + 1 ? std::min(2 * fits, max_batch) : (fits + too_large) / 2;
+    (peak(probe) <= budget ? fits : too_large) = probe;
+  }
+  return fits;
+}
+
+MemoryProfiler::MemoryProfiler(const ContextOptions& target, const nn::OptimizerOptions& optimizer)
+    : context_(make_meta_context(target)), optimizer_(optimizer) {}
+
+std::int64_t MemoryProfiler::measure(const std::function<void()>& run) {
+  NF_CHECK(context_->pool().stats().live == 0, "memory profile: the meta device is not empty");
+  context_->pool().reset_peak();
+  run();
+  return context_->pool().stats().peak_reserved;
+}
+
+std::int64_t MemoryProfiler::block_peak(const std::vector<LocalUnit>& units,
+                                        const Shape& sample_shape, const Workload& workload) {
+  return measure([&] {
+    LocalBlock block(context_, units, sample_shape, optimizer_, 0);
+    for (const std::int64_t size : batch_sizes(workload.train_count, workload.batch))
+      block.train(nullptr, nullptr, size, {});
+    for (const std::int64_t count : workload.evaluation_counts)
+      for (const std::int64_t size : batch_sizes(count, workload.batch)) {
+        block.evaluate(nullptr, nullptr, size);
+        if (workload.fills_cache) block.forward(nullptr, size, nullptr);
+      }
+    if (workload.fills_cache)
+      for (const std::int64_t size : batch_sizes(workload.train_count, workload.batch))
+        block.forward(nullptr, size, nullptr);
+  });
+}
+
+std::int64_t MemoryProfiler::bp_peak(nn::Model& model, const Workload& workload) {
+  return measure([&] {
+    nn::BpTrainer trainer(context_, model, optimizer_, 0);
+    for (const std::int64_t size : batch_sizes(workload.train_count, workload.batch))
+      trainer.train(nullptr, nullptr, size, {});
+    for (const std::int64_t count : workload.evaluation_counts)
+      for (const std::int64_t size : batch_sizes(count, workload.batch))
+        trainer.evaluate(nullptr, nullptr, size);
+  });
+}
+
+}  // namespace nf

@@ -1,0 +1,103 @@
+// What will be trained together, at which batch, with which auxiliary networks: decided before
+// anything runs, from exact peaks on the meta device.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "neuroflux/auxiliary.h"
+#include "neuroflux/memory_profile.h"
+#include "nn/model.h"
+
+namespace nf {
+
+struct PlanOptions {
+  std::int64_t budget = 0;  ///< bytes of device memory that may ever be reserved; at least 1
+  std::int64_t batch = 64;  ///< wanted; no block uses more
+  /// How far the feasible batch of a unit may differ from that of its block's first unit, as a
+  /// fraction of the latter.
+  double rho = 0.4;
+  std::int64_t train_count = 50000;
+  std::int64_t validation_count = 5000;
+  std::int64_t test_count = 10000;
+  DType cache_dtype = DType::bf16;
+  nn::OptimizerOptions optimizer;
+};
+
+/// Throws Error naming the option, its rule and its value.
+void check_plan_options(const PlanOptions& options);
+
+struct UnitPlan {
+  std::string name;
+  Shape output;                           ///< (H, W, C)
+  std::int64_t parameters = 0;            ///< of the unit
+  std::int64_t auxiliary_width = 0;       ///< 0: the unit is the last and has the net's own head
+  std::int64_t auxiliary_parameters = 0;  ///< of its auxiliary network or the head
+  std::int64_t flops = 0;                 ///< forward, one image
+  std::int64_t auxiliary_flops = 0;
+  /// Largest batch whose step fits the budget with the unit alone on the device, sought up to 16
+  /// times the batch wanted (and the training set's size); 0: not even one sample fits.
+  std::int64_t feasible_batch = 0;
+  std::int64_t minimum_budget = 0;   ///< bytes to train it at batch 1 with its cheapest width
+  std::int64_t exit_parameters = 0;  ///< of the exit here: units up to this one and its classifier
+  std::int64_t exit_flops = 0;       ///< forward, one image
+};
+
+struct BlockPlan {
+  std::int64_t first_unit = 0;  ///< counted from 0, inclusive
+  std::int64_t last_unit = 0;   ///< inclusive
+  std::int64_t batch = 0;
+  std::int64_t predicted_peak_bytes = 0;
+  std::int64_t cache_bytes = 0;  ///< written to storage when it is done; 0 for the last block
+};
+
+struct Plan {
+  bool fits = false;
+  std::int64_t budget = 0;
+  std::int64_t batch = 0;
+  std::string auxiliary_rule;
+  std::vector<UnitPlan> units;
+  std::vector<BlockPlan> blocks;  ///< empty unless it fits
+  std::int64_t predicted_peak_bytes = 0;
+  std::int64_t minimum_budget = 0;  ///< least bytes with which every unit can be trained at batch 1
+  std::int64_t cache_bytes = 0;     ///< most that lies on storage at once: two generations
+  std::int64_t full_parameters = 0;
+};
+
+/// Plans NeuroFlux on the device that `target` describes. Throws Error for bad options; a budget
+/// that no plan meets gives fits == false with the least one that would do.
+Plan make_plan(nn::Model& model, const AuxiliaryRule& rule, const PlanOptions& options,
+               const ContextOptions& target);
+
+struct BpPlan {
+  bool fits = false;
+  std::int64_t batch = 0;  ///< the largest that fits, at most the one wanted
+  std::int64_t predicted_peak_bytes = 0;
+  std::int64_t minimum_budget = 0;  ///< bytes to train at batch 1
+};
+
+/// Plans end-to-end backpropagation under the same options.
+BpPlan make_bp_plan(nn::Model& model, const PlanOptions& options, const ContextOptions& target);
+
+/// The units of a model with their classifiers: auxiliary networks of the planned widths, and the
+/// model's own head behind the last unit.
+class LocalNet {
+ public:
+  LocalNet(nn::Model& model, const AuxiliaryRule& rule, const std::vector<std::int64_t>& widths);
+  /// With the widths of a plan.
+  LocalNet(nn::Model& model, const AuxiliaryRule& rule, const Plan& plan);
+
+  nn::Model& model() const { return model_; }
+  nn::Module& classifier(std::int64_t unit) const;
+  std::vector<LocalUnit> range(std::int64_t first, std::int64_t last) const;
+  /// (H, W, C) that a unit gets.
+  Shape input_sample(std::int64_t unit) const { return model_.unit_input_shape(unit, 1).sample(); }
+
+ private:
+  nn::Model& model_;
+  std::vector<std::unique_ptr<nn::Module>> auxiliaries_;
+};
+
+}  // namespace nf

@@ -1,0 +1,49 @@
+// A delivered network on storage: weights with all that is needed to run them again.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "neuroflux/exits.h"
+#include "neuroflux/plan.h"
+#include "nn/data/transform.h"
+#include "nn/model.h"
+
+namespace nf {
+
+/// What stands beside the weights in the file's metadata.
+struct SavedNet {
+  std::string model;
+  nn::ModelOptions options;
+  nn::TransformOptions transform;  ///< without augmentation
+  std::int64_t exit_unit = 0;      ///< counted from 1; 0: the whole net
+  std::string auxiliary_rule;      ///< of an exit
+  std::vector<std::int64_t> auxiliary_widths;
+
+  /// Throws Error when storage fails; the file is complete or not there.
+  void write(const std::filesystem::path& path, const nn::StateDict& weights) const;
+};
+
+/// A saved net ready to be put on a device.
+class LoadedNet {
+ public:
+  /// Throws DataError naming the file and what is wrong with it.
+  explicit LoadedNet(const std::filesystem::path& path);
+
+  const SavedNet& description() const { return description_; }
+  nn::Module& module() { return exit_ ? static_cast<nn::Module&>(*exit_) : *model_; }
+  const nn::StateDict& weights() const { return weights_; }
+
+ private:
+  SavedNet description_;
+  nn::StateDict weights_;
+  std::unique_ptr<nn::Model> model_;
+  std::shared_ptr<const AuxiliaryRule> rule_;
+  std::unique_ptr<LocalNet> net_;
+  std::unique_ptr<ExitNet> exit_;
+};
+
+}  // namespace nf

@@ -1,0 +1,85 @@
+#include "neuroflux/streamed_forward.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "nn/train_step.h"
+
+namespace nf {
+namespace {
+
+// Bounds the host memory that the features of one piece take.
+constexpr std::int64_t kPiece = 512;
+
+// A module that is on the device for the lifetime of the scope.
+class OnDevice {
+ public:
+  OnDevice(nn::Module& module, const ContextPtr& context, const nn::StateDict& weights)
+      : module_(module) {
+    if (context->is_meta())
+      module_.materialize(context, 0);
+    else
+      module_.materialize(context, weights);
+  }
+  ~OnDevice() { module_.release(); }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  nn::Module& module_;
+};
+
+}  // namespace
+
+StreamedForward::StreamedForward(ContextPtr context, const LocalNet& net,
+                                 const nn::StateDict& weights, std::vector<std::int64_t> batches)
+    : context_(std::move(context)), net_(net), weights_(weights), batches_(std::move(batches)) {
+  NF_CHECK(std::all_of(batches_.begin(), batches_.end(), [](auto batch) { return batch >= 1; }),
+           "streamed forward: every batch must be at least 1");
+}
+
+std::vector<float> StreamedForward::outputs(std::vector<float> samples, std::int64_t count,
+                                            std::int64_t last_unit) const {
+  const PhaseScope phase("stream");
+  for (std::int64_t i = 0; i <= last_unit; ++i) {
+    nn::Unit& unit = net_.model().unit(i);
+    const UnitScope scope(unit.name());
+    const OnDevice placed(unit, context_, weights_);
+    const Shape input = net_.input_sample(i), output = net_.input_sample(i + 1);
+    const std::int64_t batch = batches_[static_cast<std::size_t>(i)];
+    std::vector<float> next(static_cast<std::size_t>(count * output.numel()));
+    for (std::int64_t first = 0; first < count; first += batch) {
+      const std::int64_t size = std::min(batch, count - first);
+      const Tensor x =
+          nn::stage_images(context_, input, samples.data() + first * input.numel(), size);
+      unit.forward({}, x).copy_to_host(next.data() + first * output.numel());
+    }
+    samples = std::move(next);
+  }
+  return samples;
+}
+
+std::int64_t StreamedForward::count_correct(const ReadSamples& read, std::int64_t count,
+                                            std::int64_t unit) const {
+  const Shape sample = net_.input_sample(0), features = net_.input_sample(unit + 1);
+  nn::Module& classifier = net_.classifier(unit);
+  const std::int64_t batch = batches_[static_cast<std::size_t>(unit)];
+  std::int64_t correct = 0;
+  for (std::int64_t first = 0; first < count; first += kPiece) {
+    const std::int64_t n = std::min(kPiece, count - first);
+    std::vector<float> images(static_cast<std::size_t>(n * sample.numel()));
+    std::vector<std::int32_t> labels(static_cast<std::size_t>(n));
+    read(first, n, images.data(), labels.data());
+    const std::vector<float> outputs = this->outputs(std::move(images), n, unit);
+    const OnDevice placed(classifier, context_, weights_);
+    const nn::Trainable exit{"exit", &classifier, nullptr, nullptr};
+    for (std::int64_t at = 0; at < n; at += batch) {
+      auto [x, y] = nn::stage_batch(context_, features, outputs.data() + at * features.numel(),
+                                    labels.data() + at, std::min(batch, n - at));
+      correct += nn::evaluate_step(exit, std::exchange(x, Tensor()), y).correct;
+    }
+  }
+  return correct;
+}
+
+}  // namespace nf

@@ -1,0 +1,38 @@
+// Runs trained units over samples in host memory with only one unit on the device at a time.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "neuroflux/plan.h"
+#include "nn/state_dict.h"
+
+namespace nf {
+
+/// Writes samples first..first+n-1 of a data set, (n, H, W, C) floats, and, where `labels` is not
+/// null, their labels.
+using ReadSamples =
+    std::function<void(std::int64_t first, std::int64_t n, float* images, std::int32_t* labels)>;
+
+class StreamedForward {
+ public:
+  /// `weights` holds all units and classifiers that will be run; `batches` the batch of each unit,
+  /// so that no more memory is taken than in its training. All are referred to, not copied.
+  StreamedForward(ContextPtr context, const LocalNet& net, const nn::StateDict& weights,
+                  std::vector<std::int64_t> batches);
+
+  /// Output of units 0..last_unit for `count` samples of the net's input, in evaluation mode.
+  std::vector<float> outputs(std::vector<float> samples, std::int64_t count,
+                             std::int64_t last_unit) const;
+  /// Samples of a data set of `count` that the exit behind `unit` classifies rightly.
+  std::int64_t count_correct(const ReadSamples& read, std::int64_t count, std::int64_t unit) const;
+
+ private:
+  ContextPtr context_;
+  const LocalNet& net_;
+  const nn::StateDict& weights_;
+  std::vector<std::int64_t> batches_;
+};
+
+}  // namespace nf

@@ -1,0 +1,151 @@
+#include "neuroflux/summary.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "engine/text.h"
+
+namespace nf {
+namespace {
+
+using nlohmann::json;
+
+template <typename T>
+json or_null(const std::optional<T>& value) {
+  return value ? json(*value) : json(nullptr);
+}
+
+json block_json(const BlockSummary& block) {
+  return {{"first_unit", block.first_unit},
+          {"last_unit", block.last_unit},
+          {"batch", block.batch},
+          {"predicted_peak_bytes", block.predicted_peak_bytes},
+          {"measured_peak_bytes", or_null(block.measured_peak_bytes)},
+          {"cache_bytes", block.cache_bytes},
+          {"train_seconds", or_null(block.train_seconds)},
+          {"cache_seconds", or_null(block.cache_seconds)},
+          {"cache_wait_seconds", or_null(block.cache_wait_seconds)}};
+}
+
+json method_json(const MethodSummary& method) {
+  json result{{"name", method.name},
+              {"status", method.fits ? "ok" : "does-not-fit"},
+              {"batches", method.batches},
+              {"predicted_peak_bytes", or_null(method.predicted_peak_bytes)},
+              {"measured_peak_bytes", or_null(method.measured_peak_bytes)},
+              {"train_seconds", or_null(method.train_seconds)},
+              {"evaluation_seconds", or_null(method.evaluation_seconds)},
+              {"plan_seconds", or_null(method.plan_seconds)},
+              {"total_seconds", or_null(method.total_seconds)},
+              {"validation_accuracy", or_null(method.validation_accuracy)},
+              {"test_accuracy", or_null(method.test_accuracy)},
+              {"parameters", or_null(method.parameters)},
+              {"full_parameters", method.full_parameters},
+              {"flops", or_null(method.flops)},
+              {"inference_images_per_second", or_null(method.inference_images_per_second)},
+              {"inference_batch", or_null(method.inference_batch)},
+              {"minimum_budget_bytes", method.minimum_budget_bytes},
+              {"weights", method.weights.empty() ? json(nullptr) : json(method.weights)}};
+  if (method.name != "neuroflux") return result;
+  result["blocks"] = json::array();
+  for (const BlockSummary& block : method.blocks) result["blocks"].push_back(block_json(block));
+  result["exits"] = json::array();
+  for (const ExitSummary& exit : method.exits)
+    result["exits"].push_back({{"unit", exit.unit},
+                               {"parameters", exit.parameters},
+                               {"flops", exit.flops},
+                               {"validation_accuracy", exit.validation_accuracy}});
+  result["exit_unit"] = or_null(method.exit_unit);
+  result["stopped_early"] = or_null(method.stopped_early);
+  return result;
+}
+
+std::string dash_or(const std::optional<double>& value, fmt::format_string<double> format,
+                    double factor = 1.0) {
+  return value ? fmt::format(format, *value * factor) : "-";
+}
+
+std::string dash_or_bytes(const std::optional<std::int64_t>& bytes) {
+  return bytes ? format_bytes(*bytes) : "-";
+}
+
+std::string batches_text(const std::vector<std::int64_t>& batches) {
+  std::string text;
+  for (const std::int64_t batch : batches)
+    text += (text.empty() ? "" : ",") + std::to_string(batch);
+  return text.empty() ? "-" : text;
+}
+
+// "1,234,567"
+std::string grouped(std::int64_t number) {
+  std::string digits = std::to_string(number);
+  for (auto at = static_cast<std::ptrdiff_t>(digits.size()) - 3; at > 0; at -= 3)
+    digits.insert(static_cast<std::size_t>(at), ",");
+  return digits;
+}
+
+}  // namespace
+
+json to_json(const Summary& summary) {
+  json methods = json::array();
+  for (const MethodSummary& method : summary.methods) methods.push_back(method_json(method));
+  return {{"model", summary.model},
+          {"device", summary.device},
+          {"threads", summary.threads},
+          {"seed", summary.seed},
+          {"budget_bytes", summary.budget_bytes},
+          {"train_images", summary.train_images},
+          {"validation_images", summary.validation_images},
+          {"test_images", summary.test_images},
+          {"methods", methods}};
+}
+
+std::string format_table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<std::size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string text;
+  for (const auto& row : rows) {
+    std::string line;
+    for (std::size_t i = 0; i < row.size(); ++i)
+      line += i == 0 ? fmt::format("{:<{}}", row[i], widths[i])
+                     : fmt::format("  {:>{}}", row[i], widths[i]);
+    text += line + '\n';
+  }
+  return text;
+}
+
+std::string to_table(const Summary& summary) {
+  std::vector<std::vector<std::string>> rows{{"method", "status", "batch", "predicted peak",
+                                              "measured peak", "train s", "total s", "val acc %",
+                                              "test acc %", "parameters", "inference img/s"}};
+  std::string notes;
+  for (const MethodSummary& method : summary.methods) {
+    rows.push_back(
+        {method.name, method.fits ? "ok" : "does not fit", batches_text(method.batches),
+         dash_or_bytes(method.predicted_peak_bytes), dash_or_bytes(method.measured_peak_bytes),
+         dash_or(method.train_seconds, "{:.1f}"), dash_or(method.total_seconds, "{:.1f}"),
+         dash_or(method.validation_accuracy, "{:.2f}", 100.0),
+         dash_or(method.test_accuracy, "{:.2f}", 100.0),
+         method.parameters ? grouped(*method.parameters) : "-",
+         dash_or(method.inference_images_per_second, "{:.0f}")});
+    if (!method.fits)
+      notes += fmt::format("{} does not fit {}: it needs at least {} ({} bytes)\n", method.name,
+                           format_bytes(summary.budget_bytes),
+                           format_bytes(method.minimum_budget_bytes), method.minimum_budget_bytes);
+    if (method.exit_unit)
+      notes += fmt::format(
+          "{} delivers exit {} of {} units: {:.1f} times fewer parameters than the whole net{}\n",
+          method.name, *method.exit_unit, method.unit_count,
+          static_cast<double>(method.full_parameters) / static_cast<double>(*method.parameters),
+          method.stopped_early.value_or(false) ? "; later blocks were not trained (saturated)"
+                                               : "");
+  }
+  return format_table(rows) + notes;
+}
+
+}  // namespace nf

@@ -1,0 +1,74 @@
+// What a plan or a run comes to, as JSON for machines and as a table for people.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace nf {
+
+struct BlockSummary {
+  std::int64_t first_unit = 0;  ///< counted from 1, inclusive
+  std::int64_t last_unit = 0;   ///< inclusive
+  std::int64_t batch = 0;
+  std::int64_t predicted_peak_bytes = 0;
+  std::optional<std::int64_t> measured_peak_bytes;
+  std::int64_t cache_bytes = 0;
+  std::optional<double> train_seconds, cache_seconds, cache_wait_seconds;
+};
+
+struct ExitSummary {
+  std::int64_t unit = 0;  ///< counted from 1
+  std::int64_t parameters = 0;
+  std::int64_t flops = 0;
+  double validation_accuracy = 0.0;
+};
+
+/// What is not known (a plan has no times, a method that does not fit has no accuracy) is empty,
+/// null in JSON, a dash in a table. Accuracies are fractions.
+struct MethodSummary {
+  std::string name;
+  bool fits = false;
+  std::vector<std::int64_t> batches;
+  std::optional<std::int64_t> predicted_peak_bytes, measured_peak_bytes;
+  /// Training steps and, for neuroflux, the cache; without planning and evaluation.
+  std::optional<double> train_seconds;
+  std::optional<double> evaluation_seconds, plan_seconds;
+  std::optional<double> total_seconds;
+  std::optional<double> validation_accuracy, test_accuracy;
+  std::optional<std::int64_t> parameters;  ///< of what is delivered: the net, or the chosen exit
+  std::int64_t full_parameters = 0;
+  std::optional<std::int64_t> flops;  ///< forward of what is delivered, one image
+  std::optional<double> inference_images_per_second;
+  std::optional<std::int64_t> inference_batch;
+  std::int64_t minimum_budget_bytes = 0;
+  std::string weights;  ///< file of what is delivered, within the run folder
+  // neuroflux only
+  std::int64_t unit_count = 0;
+  std::vector<BlockSummary> blocks;
+  std::vector<ExitSummary> exits;
+  std::optional<std::int64_t> exit_unit;  ///< the chosen one, counted from 1
+  std::optional<bool> stopped_early;
+};
+
+struct Summary {
+  std::string model;
+  std::string device;
+  std::int64_t threads = 0;
+  std::uint64_t seed = 0;
+  std::int64_t budget_bytes = 0;
+  std::int64_t train_images = 0, validation_images = 0, test_images = 0;
+  std::vector<MethodSummary> methods;
+};
+
+nlohmann::json to_json(const Summary& summary);
+/// method, status, batch or batches, predicted and measured peak, training seconds, validation and
+/// test accuracy, parameters, inference images/s: one row per method, columns aligned.
+std::string to_table(const Summary& summary);
+
+/// Columns aligned, the first to the left, the others to the right.
+std::string format_table(const std::vector<std::vector<std::string>>& rows);
+
+}  // namespace nf
