@@ -1,0 +1,93 @@
+// Who computes a convolution: oneDNN where it has more than a reference implementation, direct
+// loops for depthwise ones, matrix products for the rest.
+#include <type_traits>
+
+#include "engine/backends/cpu/conv2d_paths.h"
+#include "engine/backends/cpu/cpu_backend.h"
+#include "engine/backends/cpu/typed.h"
+
+namespace nf::cpu {
+namespace {
+
+bool uses_onednn(OneDnn* onednn, const Conv2dProblem& problem, Pass pass) {
+  return onednn != nullptr && problem.dtype == DType::f32 && onednn->has_conv2d(problem, pass);
+}
+
+template <typename T, typename Fn>
+void with_own_path(const Conv2dProblem& problem, int threads, Workspace workspace, const Fn& fn) {
+  if (problem.depthwise())
+    fn(DepthwiseConv2d<T>{problem, threads, workspace});
+  else
+    fn(GemmConv2d<T>{problem, threads, workspace});
+}
+
+}  // namespace
+
+std::int64_t CpuBackend::conv2d_workspace(const Conv2dProblem& problem, Pass pass,
+                                          GradMode mode) const {
+  with_real("conv2d", problem.dtype, [](auto) {});
+  if (uses_onednn(onednn_.get(), problem, pass))
+    return onednn_->conv2d_workspace(problem, pass, mode);
+  return problem.depthwise() ? depthwise_conv2d_workspace(problem, pass, threads_)
+                             : gemm_conv2d_workspace(problem, pass, threads_);
+}
+
+void CpuBackend::conv2d_forward(const Conv2dProblem& problem, ConstView x, ConstView w,
+                                ConstView bias, View y, Workspace workspace) {
+  constexpr std::string_view op = "conv2d";
+  const Pass pass = Pass::forward;
+  check_workspace(op, workspace, conv2d_workspace(problem, pass, GradMode::overwrite));
+  with_real(op, problem.dtype, [&](auto scalar) {
+    using T = decltype(scalar);
+    const T* in = elements<T>(op, x);
+    const T* filters = elements<T>(op, w);
+    const T* added = elements<T>(op, bias);
+    T* out = elements<T>(op, y);
+    if constexpr (std::is_same_v<T, float>)
+      if (uses_onednn(onednn_.get(), problem, pass))
+        return onednn_->conv2d(problem, pass, GradMode::overwrite,
+                               {.x = in, .w = filters, .bias = added, .out = out}, workspace);
+    with_own_path<T>(problem, threads_, workspace,
+                     [&](const auto& path) { path.forward(in, filters, added, out); });
+  });
+}
+
+void CpuBackend::conv2d_backward_input(const Conv2dProblem& problem, ConstView dy, ConstView w,
+                                       View dx, GradMode mode, Workspace workspace) {
+  constexpr std::string_view op = "conv2d_backward_input";
+  const Pass pass = Pass::backward_input;
+  check_workspace(op, workspace, conv2d_workspace(problem, pass, mode));
+  with_real(op, problem.dtype, [&](auto scalar) {
+    using T = decltype(scalar);
+    const T* upstream = elements<T>(op, dy);
+    const T* filters = elements<T>(op, w);
+    T* out = elements<T>(op, dx);
+    if constexpr (std::is_same_v<T, float>)
+      if (uses_onednn(onednn_.get(), problem, pass))
+        return onednn_->conv2d(problem, pass, mode, {.w = filters, .dy = upstream, .out = out},
+                               workspace);
+    with_own_path<T>(problem, threads_, workspace,
+                     [&](const auto& path) { path.backward_input(upstream, filters, out, mode); });
+  });
+}
+
+void CpuBackend::conv2d_backward_weight(const Conv2dProblem& problem, ConstView x, ConstView dy,
+                                        View dw, GradMode mode, Workspace workspace) {
+  constexpr std::string_view op = "conv2d_backward_weight";
+  const Pass pass = Pass::backward_weight;
+  check_workspace(op, workspace, conv2d_workspace(problem, pass, mode));
+  with_real(op, problem.dtype, [&](auto scalar) {
+    using T = decltype(scalar);
+    const T* in = elements<T>(op, x);
+    const T* upstream = elements<T>(op, dy);
+    T* out = elements<T>(op, dw);
+    if constexpr (std::is_same_v<T, float>)
+      if (uses_onednn(onednn_.get(), problem, pass))
+        return onednn_->conv2d(problem, pass, mode, {.x = in, .dy = upstream, .out = out},
+                               workspace);
+    with_own_path<T>(problem, threads_, workspace,
+                     [&](const auto& path) { path.backward_weight(in, upstream, out, mode); });
+  });
+}
+
+}  // namespace nf::cpu

@@ -1,0 +1,244 @@
+// Convolution by oneDNN: activations stay in NHWC, weights go through the layout it likes best.
+#include <algorithm>
+#include <string_view>
+
+#include "engine/backends/cpu/onednn_library.h"
+#include "engine/backends/cpu/parallel.h"
+#include "engine/backends/cpu/typed.h"
+
+namespace nf::cpu {
+namespace {
+
+using Dims = dnnl::memory::dims;
+using Layout = dnnl::memory::desc;
+using Tag = dnnl::memory::format_tag;
+
+constexpr std::size_t kMostEntries = 4096;
+
+Layout layout(const Dims& dims, Tag tag) { return {dims, dnnl::memory::data_type::f32, tag}; }
+
+// Operands of a problem as the library sees them.
+struct Layouts {
+  Layout x, y, bias, our_weights, any_weights;
+  Dims stride, padding;
+
+  explicit Layouts(const Conv2dProblem& p)
+      : x(layout({p.n, p.c, p.h, p.w}, Tag::nhwc)),
+        y(layout({p.n, p.o, p.out_h(), p.out_w()}, Tag::nhwc)),
+        bias(layout({p.o}, Tag::x)),
+        stride{p.stride, p.stride},
+        padding{p.padding, p.padding} {
+    const bool grouped = p.groups > 1;
+    const Dims dims = grouped ? Dims{p.groups, p.o / p.groups, p.c / p.groups, p.kh, p.kw}
+                              : Dims{p.o, p.c, p.kh, p.kw};
+    our_weights = layout(dims, grouped ? Tag::gohwi : Tag::ohwi);
+    any_weights = layout(dims, Tag::any);
+  }
+};
+
+dnnl::primitive_attr attributes() {
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return attr;
+}
+
+dnnl::convolution_forward::primitive_desc describe_forward(const Layouts& l, bool with_bias,
+                                                           const dnnl::engine& engine) {
+  using Forward = dnnl::convolution_forward;
+  const auto kind = dnnl::prop_kind::forward_training;
+  const auto algorithm = dnnl::algorithm::convolution_direct;
+  const auto desc = with_bias ? Forward::desc(kind, algorithm, l.x, l.any_weights, l.bias, l.y,
+                                              l.stride, l.padding, l.padding)
+                              : Forward::desc(kind, algorithm, l.x, l.any_weights, l.y, l.stride,
+                                              l.padding, l.padding);
+  return {desc, attributes(), engine};
+}
+
+dnnl::primitive_desc_base describe_pass(const Layouts& l, Pass pass, const dnnl::engine& engine) {
+  const auto algorithm = dnnl::algorithm::convolution_direct;
+  // The library may choose other code with a bias and without: one is always given, zeros at need.
+  if (pass == Pass::forward) return describe_forward(l, true, engine);
+  const auto hint = describe_forward(l, false, engine);
+  if (pass == Pass::backward_input)
+    return dnnl::convolution_backward_data::primitive_desc(
+        {algorithm, l.x, l.any_weights, l.y, l.stride, l.padding, l.padding}, attributes(), engine,
+        hint);
+  return dnnl::convolution_backward_weights::primitive_desc(
+      {algorithm, l.x, l.any_weights, l.y, l.stride, l.padding, l.padding}, attributes(), engine,
+      hint);
+}
+
+void declare_reorder(DnnlCall& call, const Layout& from, const Layout& to, bool add,
+                     const dnnl::engine& engine) {
+  dnnl::primitive_attr attr = attributes();
+  if (add) {
+    dnnl::post_ops sum;
+    sum.append_sum();
+    attr.set_post_ops(sum);
+  }
+  call.description = dnnl::reorder::primitive_desc(engine, from, engine, to, attr);
+  call.declare(DNNL_ARG_FROM, from, engine);
+  call.declare(DNNL_ARG_TO, to, engine);
+}
+
+void declare_scratchpad(DnnlCall& call, const dnnl::engine& engine) {
+  if (call.description.get(true) != nullptr && call.scratchpad_bytes() > 0)
+    call.declare(DNNL_ARG_SCRATCHPAD, call.description.scratchpad_desc(), engine);
+}
+
+int output_argument(Pass pass) {
+  switch (pass) {
+    case Pass::forward:
+      return DNNL_ARG_DST;
+    case Pass::backward_input:
+      return DNNL_ARG_DIFF_SRC;
+    default:
+      return DNNL_ARG_DIFF_WEIGHTS;
+  }
+}
+
+void make_entry(const Conv2dProblem& problem, Pass pass, const dnnl::engine& engine,
+                DnnlConv2d& entry) {
+  const Layouts l(problem);
+  try {
+    entry.pass.description = describe_pass(l, pass, engine);
+  } catch (const dnnl::error& error) {
+    if (error.status == dnnl_unimplemented) return;
+    throw;
+  }
+  const dnnl::primitive_desc_base& description = entry.pass.description;
+  if (std::string_view(description.impl_info_str()).find("ref") != std::string_view::npos) return;
+  entry.supported = true;
+  const bool gradient = pass == Pass::backward_weight;
+  const Layout weights =
+      description.query_md(gradient ? dnnl::query::diff_weights_md : dnnl::query::weights_md, 0);
+  entry.reorders = weights != l.our_weights;
+  entry.weight_bytes = static_cast<std::int64_t>(weights.get_size());
+  if (pass != Pass::backward_input) entry.pass.declare(DNNL_ARG_SRC, l.x, engine);
+  if (!gradient) entry.pass.declare(DNNL_ARG_WEIGHTS, weights, engine);
+  if (pass == Pass::forward)
+    entry.pass.declare(DNNL_ARG_BIAS, l.bias, engine);
+  else
+    entry.pass.declare(DNNL_ARG_DIFF_DST, l.y, engine);
+  entry.pass.declare(output_argument(pass),
+                     gradient                ? weights
+                     : pass == Pass::forward ? l.y
+                                             : l.x,
+                     engine);
+  if (gradient) {
+    declare_reorder(entry.reorder, weights, l.our_weights, false, engine);
+    declare_reorder(entry.add, weights, l.our_weights, true, engine);
+  } else {
+    declare_reorder(entry.reorder, l.our_weights, weights, false, engine);
+  }
+  for (DnnlCall* call : {&entry.pass, &entry.reorder, &entry.add}) {
+    declare_scratchpad(*call, engine);
+    if (call->description.get(true) != nullptr)
+      entry.scratchpad_bytes = std::max(entry.scratchpad_bytes, call->scratchpad_bytes());
+  }
+}
+
+// The workspace of one pass, cut up.
+struct Cut {
+  std::byte* weights;
+  std::byte* scratchpad;
+  float* extra;  // zeros for a bias, or the input's gradient before it is added
+  std::int64_t bytes;
+
+  Cut(const Conv2dProblem& p, Pass pass, GradMode mode, const DnnlConv2d& entry,
+      Workspace workspace) {
+    const bool accumulate = mode == GradMode::accumulate;
+    const bool staged = entry.reorders || (pass == Pass::backward_weight && accumulate);
+    std::int64_t extra_count = 0;
+    if (pass == Pass::forward) extra_count = p.o;
+    if (pass == Pass::backward_input && accumulate) extra_count = p.n * p.h * p.w * p.c;
+    Sections sections(workspace);
+    weights = sections.take<std::byte>(staged ? entry.weight_bytes : 0);
+    scratchpad = sections.take<std::byte>(entry.scratchpad_bytes);
+    extra = sections.take<float>(extra_count);
+    bytes = sections.bytes();
+  }
+};
+
+}  // namespace
+
+DnnlConv2d& OneDnnLibrary::conv2d_entry(const Conv2dProblem& p, Pass pass) {
+  const std::array<std::int64_t, 11> key{p.n,
+                                         p.h,
+                                         p.w,
+                                         p.c,
+                                         p.o,
+                                         p.kh,
+                                         p.kw,
+                                         p.stride,
+                                         p.padding,
+                                         p.groups,
+                                         static_cast<std::int64_t>(pass)};
+  if (const auto found = conv2d_entries_.find(key); found != conv2d_entries_.end())
+    return *found->second;
+  auto entry = std::make_unique<DnnlConv2d>();
+  guarded(p, pass, [&] { make_entry(p, pass, engine_, *entry); });
+  if (conv2d_entries_.size() >= kMostEntries) conv2d_entries_.clear();
+  return *conv2d_entries_.emplace(key, std::move(entry)).first->second;
+}
+
+bool OneDnnLibrary::has_conv2d(const Conv2dProblem& problem, Pass pass) {
+  return conv2d_entry(problem, pass).supported;
+}
+
+std::int64_t OneDnnLibrary::conv2d_workspace(const Conv2dProblem& problem, Pass pass,
+                                             GradMode mode) {
+  return Cut(problem, pass, mode, conv2d_entry(problem, pass), {}).bytes;
+}
+
+void OneDnnLibrary::conv2d(const Conv2dProblem& problem, Pass pass, GradMode mode,
+                           const Conv2dOperands& operands, Workspace workspace) {
+  DnnlConv2d& entry = conv2d_entry(problem, pass);
+  const Cut cut(problem, pass, mode, entry, workspace);
+  const bool accumulate = mode == GradMode::accumulate;
+  DnnlCall& call = entry.pass;
+  guarded(problem, pass, [&] {
+    if (pass == Pass::backward_weight) {
+      const bool staged = entry.reorders || accumulate;
+      call.bind(DNNL_ARG_SRC, operands.x);
+      call.bind(DNNL_ARG_DIFF_DST, operands.dy);
+      call.bind(DNNL_ARG_DIFF_WEIGHTS, staged ? static_cast<void*>(cut.weights) : operands.out);
+      call.run(stream_, cut.scratchpad);
+      if (!staged) return;
+      DnnlCall& store = accumulate ? entry.add : entry.reorder;
+      store.bind(DNNL_ARG_FROM, cut.weights);
+      store.bind(DNNL_ARG_TO, operands.out);
+      store.run(stream_, cut.scratchpad);
+      return;
+    }
+    const void* weights = operands.w;
+    if (entry.reorders) {
+      entry.reorder.bind(DNNL_ARG_FROM, operands.w);
+      entry.reorder.bind(DNNL_ARG_TO, cut.weights);
+      entry.reorder.run(stream_, cut.scratchpad);
+      weights = cut.weights;
+    }
+    call.bind(DNNL_ARG_WEIGHTS, weights);
+    if (pass == Pass::forward) {
+      if (operands.bias == nullptr) std::fill_n(cut.extra, problem.o, 0.0F);
+      call.bind(DNNL_ARG_SRC, operands.x);
+      call.bind(DNNL_ARG_BIAS, operands.bias == nullptr ? cut.extra : operands.bias);
+      call.bind(DNNL_ARG_DST, operands.out);
+      call.run(stream_, cut.scratchpad);
+      return;
+    }
+    call.bind(DNNL_ARG_DIFF_DST, operands.dy);
+    call.bind(DNNL_ARG_DIFF_SRC, accumulate ? cut.extra : operands.out);
+    call.run(stream_, cut.scratchpad);
+    if (!accumulate) return;
+    const float* added = cut.extra;
+    float* out = operands.out;
+    parallel_simd(threads_, problem.n * problem.h * problem.w * problem.c, kGrain,
+                  [=](std::int64_t begin, std::int64_t end, int) {
+#pragma omp simd
+                    for (std::int64_t i = begin; i < end; ++i) out[i] += added[i];
+                  });
+  });
+}
+
+}  // namespace nf::cpu

@@ -1,0 +1,38 @@
+// Convolution without oneDNN: matrix products over gathered patches, and direct depthwise loops.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/backend.h"
+
+namespace nf::cpu {
+
+/// Bytes of the workspace that the functions below want.
+std::int64_t gemm_conv2d_workspace(const Conv2dProblem& problem, Pass pass, int threads);
+std::int64_t depthwise_conv2d_workspace(const Conv2dProblem& problem, Pass pass, int threads);
+
+/// x (N, H, W, C), w (O, KH, KW, C / groups), y (N, out_h, out_w, O), bias (O) or null.
+/// Instantiated for float and double; the depthwise ones hold where problem.depthwise().
+template <typename T>
+struct GemmConv2d {
+  const Conv2dProblem& problem;
+  int threads;
+  Workspace workspace;
+
+  void forward(const T* x, const T* w, const T* bias, T* y) const;
+  void backward_input(const T* dy, const T* w, T* dx, GradMode mode) const;
+  void backward_weight(const T* x, const T* dy, T* dw, GradMode mode) const;
+};
+
+template <typename T>
+struct DepthwiseConv2d {
+  const Conv2dProblem& problem;
+  int threads;
+  Workspace workspace;
+
+  void forward(const T* x, const T* w, const T* bias, T* y) const;
+  void backward_input(const T* dy, const T* w, T* dx, GradMode mode) const;
+  void backward_weight(const T* x, const T* dy, T* dw, GradMode mode) const;
+};
+
+}  // namespace nf::cpu

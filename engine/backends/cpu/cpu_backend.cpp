@@ -1,0 +1,82 @@
+#include "engine/backends/cpu/cpu_backend.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+
+#include "engine/backends/cpu/address_range.h"
+#include "engine/backends/cpu/parallel.h"
+#include "engine/backends/cpu/typed.h"
+
+namespace nf {
+namespace cpu {
+namespace {
+
+// Cache lines, and what the widest vector loads like best.
+constexpr std::int64_t kAlignment = 64;
+constexpr std::int64_t kCopyGrain = std::int64_t{256} << 10;
+
+int threads_for(const CpuOptions& options) {
+  NF_CHECK(options.threads >= 0 && options.threads <= kMaxThreads,
+           "cpu: threads must be 0 (one per core) to {}, got {}", kMaxThreads, options.threads);
+#if defined(NF_OPENMP)
+  if (options.threads > 0) return options.threads;
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kMaxThreads);
+#else
+  return 1;
+#endif
+}
+
+void copy_bytes(int threads, void* dst, const void* src, std::int64_t bytes) {
+  parallel_for(threads, bytes, kCopyGrain, [=](std::int64_t begin, std::int64_t end, int) {
+    std::memcpy(static_cast<std::byte*>(dst) + begin, static_cast<const std::byte*>(src) + begin,
+                static_cast<std::size_t>(end - begin));
+  });
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(const CpuOptions& options) : threads_(threads_for(options)) {
+#if defined(NF_ONEDNN)
+  if (options.onednn) onednn_ = make_onednn(threads_);
+#endif
+}
+
+std::string_view CpuBackend::name() const { return "cpu"; }
+
+std::int64_t CpuBackend::alignment() const { return kAlignment; }
+
+std::unique_ptr<AddressRange> CpuBackend::reserve(std::int64_t bytes) {
+  return std::make_unique<HostRange>(bytes);
+}
+
+std::int64_t CpuBackend::memory_bytes() const {
+  return std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+}
+
+void CpuBackend::synchronize() {}
+
+void CpuBackend::copy_from_host(View dst, const void* src) {
+  copy_bytes(threads_, dst.data, src, dst.numel() * size_of(dst.dtype));
+}
+
+void CpuBackend::copy_to_host(void* dst, ConstView src) {
+  copy_bytes(threads_, dst, src.data, src.numel() * size_of(src.dtype));
+}
+
+void CpuBackend::copy(View dst, ConstView src) {
+  NF_CHECK(dst.dtype == src.dtype && dst.numel() == src.numel(),
+           "copy: source {} {} does not fit destination {} {}", to_string(src.dtype),
+           src.shape.str(), to_string(dst.dtype), dst.shape.str());
+  copy_bytes(threads_, dst.data, src.data, dst.numel() * size_of(dst.dtype));
+}
+
+}  // namespace cpu
+
+std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
+  return std::make_unique<cpu::CpuBackend>(options);
+}
+
+}  // namespace nf

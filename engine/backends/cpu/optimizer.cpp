@@ -1,0 +1,75 @@
+// Updates of the parameters, each in one pass over memory.
+#include <cmath>
+
+#include "engine/backends/cpu/cpu_backend.h"
+#include "engine/backends/cpu/parallel.h"
+#include "engine/backends/cpu/typed.h"
+
+namespace nf::cpu {
+
+void CpuBackend::sgd(const SgdStep& step, View w, ConstView grad, View m) {
+  NF_CHECK(m || step.momentum == 0.0, "sgd: momentum {} needs a buffer", step.momentum);
+  with_real("sgd", w.dtype, [&](auto scalar) {
+    using T = decltype(scalar);
+    T* weight = w.as<T>();
+    const T* gradient = elements<T>("sgd", grad);
+    T* velocity = elements<T>("sgd", m);
+    const T rate = static_cast<T>(step.learning_rate);
+    const T decay = static_cast<T>(step.weight_decay);
+    const T momentum = static_cast<T>(step.momentum);
+    if (!m) {
+      parallel_simd(threads_, w.numel(), kGrain, [=](std::int64_t begin, std::int64_t end, int) {
+#pragma omp simd
+        for (std::int64_t i = begin; i < end; ++i)
+          weight[i] -= rate * (gradient[i] + decay * weight[i]);
+      });
+      return;
+    }
+    with_flag(step.first, [&](auto first) {
+      with_flag(step.nesterov, [&](auto nesterov) {
+        parallel_simd(threads_, w.numel(), kGrain, [=](std::int64_t begin, std::int64_t end, int) {
+#pragma omp simd
+          for (std::int64_t i = begin; i < end; ++i) {
+            const T g = gradient[i] + decay * weight[i];
+            const T v = first ? g : momentum * velocity[i] + g;
+            velocity[i] = v;
+            weight[i] -= rate * (nesterov ? g + momentum * v : v);
+          }
+        });
+      });
+    });
+  });
+}
+
+void CpuBackend::adamw(const AdamWStep& step, View w, ConstView grad, View m, View v) {
+  NF_CHECK(step.step >= 1, "adamw: steps are counted from 1, got {}", step.step);
+  with_real("adamw", w.dtype, [&](auto scalar) {
+    using T = decltype(scalar);
+    T* weight = w.as<T>();
+    const T* gradient = elements<T>("adamw", grad);
+    T* first = elements<T>("adamw", m);
+    T* second = elements<T>("adamw", v);
+    const double steps = static_cast<double>(step.step);
+    const double correction1 = 1.0 - std::pow(step.beta1, steps);
+    const double correction2 = 1.0 - std::pow(step.beta2, steps);
+    const T beta1 = static_cast<T>(step.beta1), rest1 = static_cast<T>(1.0 - step.beta1);
+    const T beta2 = static_cast<T>(step.beta2), rest2 = static_cast<T>(1.0 - step.beta2);
+    const T keep = static_cast<T>(1.0 - step.learning_rate * step.weight_decay);
+    const T rate = static_cast<T>(step.learning_rate / correction1);
+    const T root = static_cast<T>(1.0 / std::sqrt(correction2));
+    const T eps = static_cast<T>(step.eps);
+    parallel_simd(threads_, w.numel(), kGrain / 2, [=](std::int64_t begin, std::int64_t end, int) {
+#pragma omp simd
+      for (std::int64_t i = begin; i < end; ++i) {
+        const T g = gradient[i];
+        const T mean = beta1 * first[i] + rest1 * g;
+        const T square = beta2 * second[i] + rest2 * g * g;
+        first[i] = mean;
+        second[i] = square;
+        weight[i] = weight[i] * keep - rate * mean / (std::sqrt(square) * root + eps);
+      }
+    });
+  });
+}
+
+}  // namespace nf::cpu

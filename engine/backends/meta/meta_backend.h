@@ -1,0 +1,96 @@
+// The planner's device: grants addresses that don't exist and computes nothing.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "engine/backend.h"
+
+namespace nf::meta {
+
+/// Sizes are those of the backend it stands for, so that what a pool hands out is the same.
+class MetaBackend final : public Backend {
+ public:
+  explicit MetaBackend(std::unique_ptr<Backend> target);
+
+  std::string_view name() const override { return "meta"; }
+  std::int64_t alignment() const override { return target_->alignment(); }
+  std::unique_ptr<AddressRange> reserve(std::int64_t bytes) override;
+  std::int64_t memory_bytes() const override { return target_->memory_bytes(); }
+  void synchronize() override {}
+
+  // Data movement.
+  void copy_from_host(View, const void*) override {}
+  /// There is nothing to copy: the host gets zeros.
+  void copy_to_host(void* dst, ConstView src) override;
+  void copy(View, ConstView) override {}
+  void fill(View, double) override {}
+  void cast(View, ConstView) override {}
+
+  // Element-wise.
+  void axpy(double, ConstView, View) override {}
+  void add(ConstView, ConstView, View) override {}
+  void relu_forward(Activation, ConstView, View) override {}
+  void relu_backward(Activation, ConstView, ConstView, View, GradMode) override {}
+  void dropout(double, std::uint64_t, ConstView, View, GradMode) override {}
+
+  // Convolution.
+  std::int64_t conv2d_workspace(const Conv2dProblem& problem, Pass pass,
+                                GradMode mode) const override {
+    return target_->conv2d_workspace(problem, pass, mode);
+  }
+  void conv2d_forward(const Conv2dProblem&, ConstView, ConstView, ConstView, View,
+                      Workspace) override {}
+  void conv2d_backward_input(const Conv2dProblem&, ConstView, ConstView, View, GradMode,
+                             Workspace) override {}
+  void conv2d_backward_weight(const Conv2dProblem&, ConstView, ConstView, View, GradMode,
+                              Workspace) override {}
+  void bias_backward(ConstView, View, GradMode) override {}
+
+  // Linear.
+  std::int64_t linear_workspace(const LinearProblem& problem, Pass pass,
+                                GradMode mode) const override {
+    return target_->linear_workspace(problem, pass, mode);
+  }
+  void linear_forward(const LinearProblem&, ConstView, ConstView, ConstView, View,
+                      Workspace) override {}
+  void linear_backward_input(const LinearProblem&, ConstView, ConstView, View, GradMode,
+                             Workspace) override {}
+  void linear_backward_weight(const LinearProblem&, ConstView, ConstView, View, GradMode,
+                              Workspace) override {}
+
+  // Batch norm.
+  std::int64_t batch_norm_workspace(const BatchNormProblem& problem) const override {
+    return target_->batch_norm_workspace(problem);
+  }
+  void batch_norm_forward_train(const BatchNormProblem&, ConstView, ConstView, ConstView, ConstView,
+                                View, View, View, View, View, Workspace) override {}
+  void batch_norm_forward_eval(const BatchNormProblem&, ConstView, ConstView, ConstView, ConstView,
+                               ConstView, ConstView, View) override {}
+  void batch_norm_backward(const BatchNormProblem&, ConstView, ConstView, ConstView, ConstView,
+                           ConstView, ConstView, ConstView, View, View, View, View, GradMode,
+                           Workspace) override {}
+
+  // Pooling.
+  void max_pool_forward(const Pool2dProblem&, ConstView, View, View) override {}
+  void max_pool_backward(const Pool2dProblem&, ConstView, ConstView, View, GradMode) override {}
+  void avg_pool_forward(const Pool2dProblem&, ConstView, View) override {}
+  void avg_pool_backward(const Pool2dProblem&, ConstView, View, GradMode) override {}
+  void adaptive_avg_pool_forward(ConstView, View) override {}
+  void adaptive_avg_pool_backward(ConstView, View, GradMode) override {}
+
+  // Loss.
+  void softmax_cross_entropy_forward(ConstView, ConstView, double, View, View) override {}
+  void softmax_cross_entropy_backward(ConstView, ConstView, double, ConstView, View,
+                                      GradMode) override {}
+
+  // Optimizers.
+  void sgd(const SgdStep&, View, ConstView, View) override {}
+  void adamw(const AdamWStep&, View, ConstView, View, View) override {}
+
+ private:
+  std::unique_ptr<Backend> target_;
+};
+
+}  // namespace nf::meta
