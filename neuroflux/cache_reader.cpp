@@ -250,10 +250,15 @@ void CacheReader::repair(Slot& slot) {
     std::uint64_t& stated = manifest_.chunk_checksums[static_cast<std::size_t>(chunk)];
     const std::uint64_t found = hash_bytes(bytes);
     if (found != stated) {
-      // The data first: a manifest that runs ahead of it would condemn a good chunk.
+      // The data first: a manifest that runs ahead of it would condemn a good chunk. And the file's
+      // manifest, not ours: another reader may have repaired other chunks since.
       file.sync();
+      CacheManifest current = read_manifest(files_.manifest);
+      NF_CHECK(current.spec == spec(), "activation cache: {} is now of another cache",
+               files_.manifest.string());
+      current.chunk_checksums[static_cast<std::size_t>(chunk)] = found;
+      write_manifest(files_.manifest, current);
       stated = found;
-      write_manifest(files_.manifest, manifest_);
       outcome = "rewritten with other values than at first, manifest updated";
     }
   } catch (const Error& error) {
