@@ -3,10 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include <fstream>
 #include <string>
+#include <system_error>
 
 #include "engine/error.h"
 
@@ -15,8 +17,26 @@ namespace {
 
 using Bytes = std::vector<std::uint8_t>;
 
+/// A folder of this process alone: tests may run side by side.
+class TempFolder {
+ public:
+  TempFolder()
+      : path_(std::filesystem::path(::testing::TempDir()) / ("idx-" + std::to_string(getpid()))) {
+    std::filesystem::create_directories(path_);
+  }
+  ~TempFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
 std::filesystem::path write_file(const std::string& name, const Bytes& bytes) {
-  const std::filesystem::path path = std::filesystem::path(::testing::TempDir()) / name;
+  static const TempFolder folder;
+  const std::filesystem::path path = folder.path() / name;
   std::ofstream file(path, std::ios::binary);
   file.write(reinterpret_cast<const char*>(bytes.data()),
              static_cast<std::streamsize>(bytes.size()));
