@@ -11,7 +11,7 @@
 namespace nf {
 
 struct ContextOptions {
-  Device device;
+  Device device{};
   /// Bytes that may ever be reserved on the device; 0: as much as the device has.
   std::int64_t budget = 0;
   /// Threads inside CPU operators; 0: one per core.

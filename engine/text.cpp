@@ -73,7 +73,7 @@ std::int64_t parse_bytes(std::string_view text) {
     reject("a size must fit in 63 bits");
   double fraction = 0;
   if (end > whole) {
-    const std::string digits = "0" + std::string(text.substr(whole, end - whole));
+    const std::string digits = fmt::format("0{}", text.substr(whole, end - whole));
     std::from_chars(digits.data(), digits.data() + digits.size(), fraction);
   }
 

@@ -199,11 +199,8 @@ std::string to_table(const ExperimentPlan& plan) {
   std::vector<std::vector<std::string>> rows{
       {"method", "status", "batch", "predicted peak", "least budget", "parameters"}};
   for (const MethodSummary& method : plan.summary.methods) {
-    std::string batches;
-    for (const std::int64_t batch : method.batches)
-      batches += (batches.empty() ? "" : ",") + std::to_string(batch);
     rows.push_back(
-        {method.name, method.fits ? "fits" : "does not fit", batches.empty() ? "-" : batches,
+        {method.name, method.fits ? "fits" : "does not fit", batches_text(method.batches),
          method.predicted_peak_bytes ? format_bytes(*method.predicted_peak_bytes) : "-",
          format_bytes(method.minimum_budget_bytes), std::to_string(method.full_parameters)});
   }

@@ -57,6 +57,20 @@ class Run {
   }
 
   LocalResult run() {
+    try {
+      train_blocks();
+      result_.chosen = choose_exit(result_.exits, options_.exit_tolerance);
+      test();
+    } catch (...) {
+      remove_all_caches();
+      throw;
+    }
+    remove_empty_folder();
+    return std::move(result_);
+  }
+
+ private:
+  void train_blocks() {
     for (std::size_t k = 0; k < plan_.blocks.size(); ++k) {
       train_block(k);
       if (k > 0) remove_caches(k - 1);
@@ -66,12 +80,8 @@ class Run {
         break;
       }
     }
-    result_.chosen = choose_exit(result_.exits, options_.exit_tolerance);
-    test();
-    return std::move(result_);
   }
 
- private:
   const BlockPlan& block_plan(std::size_t k) const { return plan_.blocks[k]; }
 
   // What the block before k left, in the data set's order or shuffled for training.
@@ -193,6 +203,20 @@ class Run {
   void remove_caches(std::size_t k) {
     for (Set set : {Set::train, Set::validation})
       remove_cache(options_.cache_folder, cache_name(set, k));
+  }
+
+  // After a failure: what can't be removed must not hide why the run failed.
+  void remove_all_caches() noexcept {
+    for (std::size_t k = 0; k < plan_.blocks.size(); ++k) try {
+        remove_caches(k);
+      } catch (const Error&) {
+      }
+    remove_empty_folder();
+  }
+
+  void remove_empty_folder() const noexcept {
+    std::error_code not_empty;
+    std::filesystem::remove(options_.cache_folder, not_empty);
   }
 
   void test() {

@@ -71,19 +71,15 @@ std::string dash_or_bytes(const std::optional<std::int64_t>& bytes) {
   return bytes ? format_bytes(*bytes) : "-";
 }
 
-std::string batches_text(const std::vector<std::int64_t>& batches) {
-  std::string text;
-  for (const std::int64_t batch : batches)
-    text += (text.empty() ? "" : ",") + std::to_string(batch);
-  return text.empty() ? "-" : text;
-}
-
 // "1,234,567"
 std::string grouped(std::int64_t number) {
-  std::string digits = std::to_string(number);
-  for (auto at = static_cast<std::ptrdiff_t>(digits.size()) - 3; at > 0; at -= 3)
-    digits.insert(static_cast<std::size_t>(at), ",");
-  return digits;
+  const std::string digits = std::to_string(number);
+  std::string text;
+  for (std::size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) text.push_back(',');
+    text.push_back(digits[i]);
+  }
+  return text;
 }
 
 }  // namespace
@@ -117,6 +113,13 @@ std::string format_table(const std::vector<std::vector<std::string>>& rows) {
     text += line + '\n';
   }
   return text;
+}
+
+std::string batches_text(const std::vector<std::int64_t>& batches) {
+  std::string text;
+  for (const std::int64_t batch : batches)
+    text += fmt::format("{}{}", text.empty() ? "" : ",", batch);
+  return text.empty() ? "-" : text;
 }
 
 std::string to_table(const Summary& summary) {

@@ -68,6 +68,8 @@ nlohmann::json to_json(const Summary& summary);
 /// test accuracy, parameters, inference images/s: one row per method, columns aligned.
 std::string to_table(const Summary& summary);
 
+/// "64,32,16", or a dash where there is none.
+std::string batches_text(const std::vector<std::int64_t>& batches);
 /// Columns aligned, the first to the left, the others to the right.
 std::string format_table(const std::vector<std::vector<std::string>>& rows);
 

@@ -18,14 +18,15 @@ inline int chunks(int threads, std::int64_t range, std::int64_t grain) {
 }
 
 /// Calls fn(begin, end, chunk) once per chunk of 0..range. The cut depends on the arguments alone,
-/// so that a sum of partial results in the order of chunks is the same in every run.
+/// so that a sum of partial results in the order of chunks is the same in every run. The team has
+/// always the same size: the runtime ends and starts threads when it changes.
 template <typename Fn>
 void parallel_for(int threads, std::int64_t range, std::int64_t grain, const Fn& fn) {
   if (range <= 0) return;
   const int parts = chunks(threads, range, grain);
   if (parts == 1) return fn(std::int64_t{0}, range, 0);
 #if defined(NF_OPENMP)
-#pragma omp parallel for num_threads(parts) schedule(static, 1)
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
 #endif
   for (int part = 0; part < parts; ++part)
     fn(range * part / parts, range * (part + 1) / parts, part);

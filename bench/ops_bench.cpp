@@ -1,0 +1,102 @@
+// Times operators at the shapes of real nets; bench/README.md tells how to read it.
+#include "bench/ops_bench.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <utility>
+#include <vector>
+
+#include "bench/conditions.h"
+#include "bench/net_shapes.h"
+#include "engine/random.h"
+
+namespace nf::bench {
+
+Tensor random_tensor(const Setup& setup, const Shape& shape) {
+  RandomStream random(random_key(0, Purpose::test));
+  std::vector<float> values(static_cast<std::size_t>(shape.numel()));
+  for (float& value : values) value = 2.0F * random.uniform() - 1.0F;
+  return Tensor::from_host<float>(setup.context, shape, values);
+}
+
+Tensor empty_tensor(const Setup& setup, const Shape& shape, DType dtype) {
+  return Tensor::empty(setup.context, shape, dtype);
+}
+
+void report_flops(benchmark::State& state, double flops) {
+  state.counters["GFLOP"] =
+      benchmark::Counter(flops / 1e9, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+void report_bytes(benchmark::State& state, std::int64_t bytes) {
+  state.counters["GB"] = benchmark::Counter(static_cast<double>(bytes) / 1e9,
+                                            benchmark::Counter::kIsIterationInvariantRate);
+}
+
+void add_benchmark(const std::string& name, std::function<void(benchmark::State&)> body) {
+  const auto guarded = [body = std::move(body)](benchmark::State& state) {
+    try {
+      body(state);
+    } catch (const Error& error) {
+      state.SkipWithError(error.what());
+    }
+  };
+  benchmark::RegisterBenchmark(name.c_str(), guarded)->UseRealTime()->Unit(benchmark::kMicrosecond);
+}
+
+namespace {
+
+int run(int argc, char** argv) {
+  std::int64_t batch = 16;
+  ContextOptions options;
+  bool no_onednn = false;
+  CLI::App app;
+  app.set_help_flag();
+  app.allow_extras();
+  app.add_option("--nf_batch", batch)->check(CLI::Range(1, 4096));
+  app.add_option("--nf_threads", options.threads)->check(CLI::Range(0, 1024));
+  app.add_flag("--nf_no_onednn", no_onednn);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    fmt::print(stderr, "ops_bench: {}\n", error.what());
+    return 2;
+  }
+  options.onednn = !no_onednn;
+
+  // What is not ours goes on to the library.
+  std::vector<std::string> rest = app.remaining();
+  std::vector<char*> arguments{argv[0]};
+  for (std::string& argument : rest) arguments.push_back(argument.data());
+  int count = static_cast<int>(arguments.size());
+  arguments.push_back(nullptr);
+  benchmark::Initialize(&count, arguments.data());
+  if (benchmark::ReportUnrecognizedArguments(count, arguments.data())) return 2;
+
+  check_against_models();
+  const Setup setup{Context::create(options), batch};
+  benchmark::AddCustomContext("batch", std::to_string(batch));
+  benchmark::AddCustomContext("device", to_string(options.device));
+  benchmark::AddCustomContext("threads", std::to_string(threads(options)));
+  benchmark::AddCustomContext("library", library(options));
+  benchmark::AddCustomContext("compiler", compiler());
+  benchmark::AddCustomContext("build", build());
+  benchmark::AddCustomContext("commit", commit());
+  add_dense_benchmarks(setup);
+  add_light_benchmarks(setup);
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
+
+}  // namespace
+}  // namespace nf::bench
+
+int main(int argc, char** argv) {
+  try {
+    return nf::bench::run(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "ops_bench: {}\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,64 @@
+// What the operator benchmarks share: operands in the pool, the timed loop, their rates.
+#pragma once
+
+#include <benchmark/benchmark.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "engine/storage.h"
+#include "engine/tensor.h"
+
+namespace nf::bench {
+
+struct Setup {
+  ContextPtr context;
+  std::int64_t batch = 16;
+
+  Backend& backend() const { return context->backend(); }
+};
+
+/// Values uniform in [-1, 1), the same in every run.
+Tensor random_tensor(const Setup& setup, const Shape& shape);
+/// Uninitialised.
+Tensor empty_tensor(const Setup& setup, const Shape& shape, DType dtype = DType::f32);
+
+/// Scratch memory of one primitive.
+class Scratch {
+ public:
+  Scratch(const Setup& setup, std::int64_t bytes)
+      : storage_(setup.context, bytes, Category::workspace), bytes_(bytes) {}
+  operator Workspace() const {
+    return bytes_ > 0 ? Workspace{storage_.data(), bytes_} : Workspace{};
+  }
+
+ private:
+  Storage storage_;
+  std::int64_t bytes_;
+};
+
+/// Runs `op` once to warm up, then as often as the library asks.
+template <typename Op>
+void time_op(benchmark::State& state, const Setup& setup, const Op& op) {
+  op();
+  setup.backend().synchronize();
+  for ([[maybe_unused]] auto _ : state) {
+    op();
+    setup.backend().synchronize();
+  }
+}
+
+/// Counters "GFLOP" and "GB": per second, from the amount of one call.
+void report_flops(benchmark::State& state, double flops);
+void report_bytes(benchmark::State& state, std::int64_t bytes);
+
+/// Adds a benchmark in wall time. An exception of its body becomes its error message.
+void add_benchmark(const std::string& name, std::function<void(benchmark::State&)> body);
+
+/// Convolution and linear layers, and a large matrix product as the peak to compare with.
+void add_dense_benchmarks(const Setup& setup);
+/// Batch norm, pooling and loss, and a large copy as the peak to compare with.
+void add_light_benchmarks(const Setup& setup);
+
+}  // namespace nf::bench

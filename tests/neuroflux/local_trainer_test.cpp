@@ -1,0 +1,208 @@
+#include "neuroflux/local_trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "nn/models/registry.h"
+
+namespace nf {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+// A small net on generated images, under a budget that makes several blocks.
+class LocalTraining : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::path(testing::TempDir()) /
+              fmt::format("local-training-{}",
+                          testing::UnitTest::GetInstance()->current_test_info()->name());
+    fs::remove_all(folder_);
+    training_.epochs = 2;
+    training_.seed = 3;
+    training_.cache_folder = folder_ / "cache";
+    training_.stop_when_saturated = false;
+    training_.reference_batch = 16;
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  nn::TrainingData data(int loader_threads = 1) const {
+    nn::GeneratedOptions train{
+        .count = 210, .height = 12, .width = 12, .channels = 1, .classes = 4, .seed = 5};
+    nn::GeneratedOptions test = train;
+    test.count = 60;
+    test.stream = 1;
+    return {nn::generate_images(train),
+            nn::generate_images(test),
+            {.validation_fraction = 0.2,
+             .pad_to = 16,
+             .crop_padding = 1,
+             .seed = 3,
+             .threads = loader_threads}};
+  }
+
+  Plan make(const nn::TrainingData& data) {
+    net_ = nn::make_model("vgg11", {.input = data.sample_shape(), .classes = 4, .width = 0.125});
+    PlanOptions options;
+    options.budget = budget_;
+    options.batch = 16;
+    options.train_count = data.train_count();
+    options.validation_count = data.validation_count();
+    options.test_count = data.test_count();
+    options.rho = 0.2;
+    const Plan plan = make_plan(*net_, *rule_, options, device());
+    EXPECT_TRUE(plan.fits) << "needs " << plan.minimum_budget;
+    return plan;
+  }
+
+  ContextOptions device() const { return {.budget = budget_, .threads = 1}; }
+
+  LocalResult train(const TrainingObserver& observer = {}, int loader_threads = 1) {
+    const nn::TrainingData data = this->data(loader_threads);
+    const Plan plan = make(data);
+    blocks_ = plan.blocks.size();
+    const LocalNet local(*net_, *rule_, plan);
+    return train_locally(Context::create(device()), local, plan, data, training_, observer);
+  }
+
+  // Flips one byte of the first block's training cache.
+  void damage_cache(std::uintmax_t offset) const {
+    const fs::path path = training_.cache_folder / "train-after-block-1.data";
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    ASSERT_TRUE(file.good()) << path;
+    file.seekg(static_cast<std::streamoff>(offset));
+    const char byte = static_cast<char>(file.get() ^ 0x10);
+    file.seekp(static_cast<std::streamoff>(offset));
+    file.put(byte);
+  }
+
+  fs::path folder_;
+  std::int64_t budget_ = 700 << 10;
+  LocalTrainingOptions training_;
+  std::unique_ptr<nn::Model> net_;
+  std::shared_ptr<const AuxiliaryRule> rule_ = make_auxiliary_rule("adaptive");
+  std::size_t blocks_ = 0;
+};
+
+TEST_F(LocalTraining, LearnsWithinTheBudgetAtThePredictedPeaks) {
+  training_.epochs = 4;
+  const LocalResult result = train();
+  ASSERT_GT(blocks_, 2U);
+  EXPECT_EQ(result.blocks.size(), blocks_);
+  EXPECT_EQ(result.exits.size(), static_cast<std::size_t>(net_->unit_count()));
+  for (const BlockResult& block : result.blocks)
+    EXPECT_EQ(block.measured_peak_bytes, block.plan.predicted_peak_bytes);
+  EXPECT_EQ(result.measured_peak_bytes, result.predicted_peak_bytes);
+  EXPECT_LE(result.measured_peak_bytes, budget_);
+  // Chance is 0.25 on four classes.
+  EXPECT_GT(result.exits[result.chosen].validation_accuracy, 0.6);
+  EXPECT_GT(result.test_accuracy, 0.6);
+  EXPECT_FALSE(fs::exists(training_.cache_folder));
+}
+
+TEST_F(LocalTraining, SameSeedSameBits) {
+  std::vector<double> losses[2];
+  LocalResult results[2];
+  for (int i = 0; i < 2; ++i)
+    results[i] = train({.on_epoch =
+                            [&](const Stage&, const nn::EpochMetrics& metrics) {
+                              for (const nn::OutputMetrics& output : metrics.outputs)
+                                losses[i].push_back(output.train_loss);
+                            }},
+                       1 + 2 * i);
+  EXPECT_EQ(losses[0], losses[1]);
+  EXPECT_EQ(results[0].weights, results[1].weights);
+  EXPECT_EQ(results[0].test_accuracy, results[1].test_accuracy);
+  training_.seed = 4;
+  EXPECT_NE(train().weights, results[0].weights);
+}
+
+TEST_F(LocalTraining, ADamagedChunkIsRecomputedAndNothingElseChanges) {
+  const LocalResult clean = train();
+  std::vector<std::string> messages;
+  int damaged = 0;
+  const LocalResult repaired =
+      train({.on_epoch =
+                 [&](const Stage& stage, const nn::EpochMetrics& metrics) {
+                   if (stage.block != 2 || metrics.epoch != 1) return;
+                   damage_cache(100);
+                   ++damaged;
+                 },
+             .on_message = [&](const std::string& message) { messages.push_back(message); }});
+  ASSERT_EQ(damaged, 1);
+  ASSERT_FALSE(messages.empty());
+  EXPECT_THAT(messages[0], HasSubstr("train-after-block-1"));
+  EXPECT_EQ(clean.weights, repaired.weights);
+  EXPECT_EQ(clean.test_accuracy, repaired.test_accuracy);
+  for (const BlockResult& block : repaired.blocks)
+    EXPECT_EQ(block.measured_peak_bytes, block.plan.predicted_peak_bytes);
+}
+
+TEST_F(LocalTraining, StopsWhenNewExitsNoLongerImprove) {
+  training_.stop_when_saturated = true;
+  training_.improvement = 1.0;
+  const LocalResult result = train();
+  EXPECT_TRUE(result.stopped_early);
+  EXPECT_EQ(result.blocks.size(), 2U);
+  EXPECT_FALSE(fs::exists(training_.cache_folder));
+}
+
+TEST_F(LocalTraining, ALossThatIsNotFiniteNamesStepAndUnit) {
+  training_.optimizer.learning_rate = 1e30;
+  training_.warmup_epochs = 0.0;
+  try {
+    train();
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("epoch 1 step"));
+    EXPECT_THAT(error.what(), HasSubstr("the loss of features."));
+    EXPECT_THAT(error.what(), HasSubstr("nan"));
+  }
+  EXPECT_FALSE(fs::exists(training_.cache_folder));
+  for (const nn::Parameter* parameter : net_->all()) EXPECT_FALSE(parameter->value);
+}
+
+TEST_F(LocalTraining, ACacheFolderThatCanNotBeMadeIsNamed) {
+  fs::create_directories(folder_);
+  std::ofstream(folder_ / "file") << "not a folder";
+  training_.cache_folder = folder_ / "file" / "cache";
+  try {
+    train();
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr((folder_ / "file").string()));
+  }
+}
+
+TEST_F(LocalTraining, TheTraceHoldsEachBlocksFirstStepAndEndsBalanced) {
+  MemoryTrace trace;
+  const TrainingObserver observer{.trace = &trace};
+  const LocalResult result = train(observer);
+  std::int64_t peak = 0;
+  std::set<std::string> units;
+  for (const MemoryEvent& event : trace.events()) {
+    peak = std::max(peak, event.reserved);
+    units.insert(event.unit);
+  }
+  EXPECT_EQ(peak, result.predicted_peak_bytes);
+  for (const auto& unit : net_->units()) EXPECT_TRUE(units.contains(unit->name()));
+}
+
+TEST_F(LocalTraining, ExitWeightsHoldTheExitAndNothingElse) {
+  const nn::TrainingData data = this->data();
+  const Plan plan = make(data);
+  const LocalNet local(*net_, *rule_, plan);
+  const LocalResult result = train_locally(Context::create(device()), local, plan, data, training_);
+  ExitNet exit(local, 1);
+  const nn::StateDict weights = exit_weights(local, result.weights, 1);
+  EXPECT_EQ(weights.size(), exit.all().size());
+  for (const nn::Parameter* parameter : exit.all())
+    EXPECT_EQ(weights.at(parameter->name), result.weights.at(parameter->name));
+}
+
+}  // namespace
+}  // namespace nf

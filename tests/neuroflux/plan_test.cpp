@@ -1,0 +1,154 @@
+#include "neuroflux/plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "nn/models/registry.h"
+
+namespace nf {
+namespace {
+
+using testing::HasSubstr;
+
+std::unique_ptr<nn::Model> half_vgg11() {
+  return nn::make_model("vgg11", {.input = {32, 32, 1}, .classes = 10, .width = 0.5});
+}
+
+PlanOptions options_for(std::int64_t budget) {
+  PlanOptions options;
+  options.budget = budget;
+  options.train_count = 1000;
+  options.validation_count = 100;
+  options.test_count = 100;
+  return options;
+}
+
+constexpr std::int64_t kMiB = std::int64_t{1} << 20;
+
+TEST(Plan, TakesOneBlockWhenEverythingIsAlike) {
+  const auto net = half_vgg11();
+  PlanOptions options = options_for(4096 * kMiB);
+  options.rho = 1.0;
+  const Plan plan = make_plan(*net, *make_auxiliary_rule("proportional"), options, {.threads = 1});
+  ASSERT_TRUE(plan.fits);
+  // Every unit is feasible at the training set's size, so none differs from the first.
+  EXPECT_EQ(plan.blocks.size(), 1U);
+  EXPECT_EQ(plan.blocks[0].batch, 64);
+  EXPECT_EQ(plan.cache_bytes, 0);
+}
+
+TEST(Plan, SplitsWhereFeasibleBatchesDiffer) {
+  const auto net = half_vgg11();
+  const Plan plan =
+      make_plan(*net, *make_auxiliary_rule("proportional"), options_for(24 * kMiB), {.threads = 1});
+  ASSERT_TRUE(plan.fits);
+  EXPECT_GT(plan.blocks.size(), 1U);
+  for (const BlockPlan& block : plan.blocks)
+    for (std::int64_t i = block.first_unit; i <= block.last_unit; ++i) {
+      const auto first = static_cast<double>(
+          plan.units[static_cast<std::size_t>(block.first_unit)].feasible_batch);
+      const auto own = static_cast<double>(plan.units[static_cast<std::size_t>(i)].feasible_batch);
+      EXPECT_LE(std::abs(own - first), 0.4 * first);
+    }
+}
+
+TEST(Plan, AdaptiveWidthShrinksWithTheBudget) {
+  const auto net = nn::make_model("vgg11", {.input = {32, 32, 3}, .classes = 10});
+  const auto rule = make_auxiliary_rule("adaptive");
+  const Plan roomy = make_plan(*net, *rule, options_for(1024 * kMiB), {.threads = 1});
+  const Plan tight =
+      make_plan(*net, *rule, options_for(roomy.minimum_budget + 4 * kMiB), {.threads = 1});
+  ASSERT_TRUE(roomy.fits);
+  ASSERT_TRUE(tight.fits);
+  // No more than the unit has channels where there is room: 64, then 128, then 256 at most.
+  EXPECT_EQ(roomy.units[0].auxiliary_width, 64);
+  EXPECT_EQ(roomy.units[1].auxiliary_width, 128);
+  EXPECT_EQ(roomy.units[2].auxiliary_width, 256);
+  std::int64_t roomy_sum = 0, tight_sum = 0;
+  for (std::size_t i = 0; i < roomy.units.size(); ++i) {
+    roomy_sum += roomy.units[i].auxiliary_width;
+    tight_sum += tight.units[i].auxiliary_width;
+  }
+  EXPECT_LT(tight_sum, roomy_sum);
+}
+
+TEST(Plan, ExitsAreCountedWithTheirClassifiers) {
+  const auto net = half_vgg11();
+  const auto rule = make_auxiliary_rule("proportional");
+  const Plan plan = make_plan(*net, *rule, options_for(64 * kMiB), {.threads = 1});
+  const LocalNet local(*net, *rule, plan);
+  std::int64_t units = 0;
+  for (std::int64_t i = 0; i < net->unit_count(); ++i) {
+    units += net->unit(i).parameter_count();
+    EXPECT_EQ(plan.units[static_cast<std::size_t>(i)].exit_parameters,
+              units + local.classifier(i).parameter_count());
+  }
+  EXPECT_EQ(plan.units.back().exit_parameters, net->parameter_count());
+  EXPECT_EQ(plan.full_parameters, net->parameter_count());
+}
+
+TEST(Plan, TellsTheLeastBudgetWhenNothingFits) {
+  const auto net = half_vgg11();
+  const auto rule = make_auxiliary_rule("adaptive");
+  const Plan refused = make_plan(*net, *rule, options_for(100000), {.threads = 1});
+  EXPECT_FALSE(refused.fits);
+  EXPECT_TRUE(refused.blocks.empty());
+  EXPECT_TRUE(make_plan(*net, *rule, options_for(refused.minimum_budget), {.threads = 1}).fits);
+  EXPECT_FALSE(
+      make_plan(*net, *rule, options_for(refused.minimum_budget - 1), {.threads = 1}).fits);
+
+  const BpPlan bp = make_bp_plan(*net, options_for(100000), {.threads = 1});
+  EXPECT_FALSE(bp.fits);
+  EXPECT_EQ(make_bp_plan(*net, options_for(bp.minimum_budget), {.threads = 1}).batch, 1);
+  EXPECT_FALSE(make_bp_plan(*net, options_for(bp.minimum_budget - 1), {.threads = 1}).fits);
+  // The point of the method.
+  EXPECT_LT(refused.minimum_budget, bp.minimum_budget);
+}
+
+TEST(Plan, LeavesTheModelOffEveryDevice) {
+  const auto net = half_vgg11();
+  make_plan(*net, *make_auxiliary_rule("adaptive"), options_for(64 * kMiB), {.threads = 1});
+  make_bp_plan(*net, options_for(64 * kMiB), {.threads = 1});
+  for (const nn::Parameter* parameter : net->all()) EXPECT_FALSE(parameter->value);
+}
+
+TEST(Plan, RefusesNonsense) {
+  const auto net = half_vgg11();
+  const auto message = [&](PlanOptions options) -> std::string {
+    try {
+      make_plan(*net, *make_auxiliary_rule("adaptive"), options, {});
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "nothing thrown";
+  };
+  PlanOptions options = options_for(0);
+  EXPECT_THAT(message(options), HasSubstr("budget must be at least 1 byte, got 0"));
+  options = options_for(kMiB);
+  options.batch = 0;
+  EXPECT_THAT(message(options), HasSubstr("batch must be at least 1, got 0"));
+  options = options_for(kMiB);
+  options.rho = 1.5;
+  EXPECT_THAT(message(options), HasSubstr("rho must be in [0, 1], got 1.5"));
+}
+
+TEST(AuxiliaryRule, UnknownNamesGetTheNearest) {
+  try {
+    make_auxiliary_rule("adaptiv");
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("did you mean 'adaptive'"));
+  }
+}
+
+TEST(AuxiliaryRule, ClassifiesMapsOfAnySize) {
+  for (const std::string& name : auxiliary_rule_names())
+    for (const Shape& features : {Shape{3, 1, 1, 5}, Shape{3, 2, 7, 16}, Shape{3, 32, 32, 64}}) {
+      const auto rule = make_auxiliary_rule(name);
+      for (const std::int64_t width : rule->widths(features))
+        EXPECT_EQ(rule->make("aux", features, 10, width)->output_shape(features), (Shape{3, 10}));
+    }
+}
+
+}  // namespace
+}  // namespace nf

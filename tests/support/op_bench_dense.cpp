@@ -1,0 +1,147 @@
+// Convolution, linear and batch norm.
+#include <algorithm>
+#include <cmath>
+
+#include "engine/ops/ops.h"
+#include "tests/support/op_builders.h"
+
+namespace nf::test {
+namespace {
+
+/// The reference's gradients of x, w and, where there is one, the bias.
+std::vector<Values> affine(reference::AffineGradients d, bool bias) {
+  std::vector<Values> result{std::move(d.x), std::move(d.w)};
+  if (bias) result.push_back(std::move(d.bias));
+  return result;
+}
+
+}  // namespace
+
+std::vector<Instance> conv2d_instances() {
+  std::vector<Instance> result;
+  for (const Conv2dCase& p : conv2d_cases()) {
+    Instance t = start("conv2d", p.name, {p.n, p.out_h(), p.out_w(), p.o});
+    add_input(t, "x", {p.n, p.h, p.w, p.c});
+    add_input(t, "w", {p.o, p.kh, p.kw, p.c / p.groups});
+    if (p.bias) add_input(t, "bias", {p.o});
+    const Values x = t.inputs[0].values, w = t.inputs[1].values, dy = t.dy;
+    const Values bias = p.bias ? t.inputs[2].values : Values();
+    t.run = [p](Tape* tape, const std::vector<Tensor>& in) {
+      return conv2d(tape, in[0], in[1], optional_input(in, 2),
+                    {.stride = p.stride, .padding = p.padding, .groups = p.groups});
+    };
+    t.forward = [=] { return reference::conv2d(p, x, w, bias); };
+    t.backward = [=] { return affine(reference::conv2d_backward(p, x, w, dy), p.bias); };
+    const std::int64_t pixels = p.n * p.out_h() * p.out_w();
+    t.output_bound = sum_of(p.kh * p.kw * p.c / p.groups + 1, rms(x) * rms(w));
+    t.gradient_bounds = {sum_of(p.kh * p.kw * p.o / p.groups, rms(dy) * rms(w)),
+                         sum_of(pixels, rms(dy) * rms(x))};
+    if (p.bias) t.gradient_bounds.push_back(sum_of(pixels, rms(dy)));
+    result.push_back(std::move(t));
+  }
+  return result;
+}
+
+std::vector<Instance> linear_instances() {
+  std::vector<Instance> result;
+  for (const LinearCase& p : linear_cases()) {
+    Instance t = start("linear", p.name, {p.n, p.o});
+    add_input(t, "x", {p.n, p.i});
+    add_input(t, "w", {p.o, p.i});
+    if (p.bias) add_input(t, "bias", {p.o});
+    const Values x = t.inputs[0].values, w = t.inputs[1].values, dy = t.dy;
+    const Values bias = p.bias ? t.inputs[2].values : Values();
+    t.run = [](Tape* tape, const std::vector<Tensor>& in) {
+      return linear(tape, in[0], in[1], optional_input(in, 2));
+    };
+    t.forward = [=] { return reference::linear(p, x, w, bias); };
+    t.backward = [=] { return affine(reference::linear_backward(p, x, w, dy), p.bias); };
+    t.output_bound = sum_of(p.i + 1, rms(x) * rms(w));
+    t.gradient_bounds = {sum_of(p.o, rms(dy) * rms(w)), sum_of(p.n, rms(dy) * rms(x))};
+    if (p.bias) t.gradient_bounds.push_back(sum_of(p.n, rms(dy)));
+    result.push_back(std::move(t));
+  }
+  return result;
+}
+
+std::vector<Instance> batch_norm_train_instances() {
+  std::vector<Instance> result;
+  for (const BatchNormCase& p : batch_norm_cases()) {
+    Instance t = start("batch_norm", p.name, p.x);
+    const Shape channels{p.x[-1]};
+    // A wide gamma takes some outputs beyond the 6 of relu6.
+    add_input(t, "x", p.x, p.offset - 2, p.offset + 2);
+    add_input(t, "gamma", channels, 0.5, 5);
+    add_input(t, "beta", channels);
+    if (p.residual) add_input(t, "residual", p.x);
+    const auto value = [](const Instance& from, std::size_t i) {
+      return i < from.inputs.size() ? from.inputs[i].values : Values();
+    };
+    const Values none(static_cast<std::size_t>(p.x[-1]), 0.0);
+    const auto forward = [=](const Instance& from) {
+      return reference::batch_norm_train(p, value(from, 0), value(from, 3), value(from, 1),
+                                         value(from, 2), none, none, 0);
+    };
+    move_from_kinks(t, p.activation, 2e-4, [&] { return forward(t).before_activation; });
+    const Instance given = t;
+    t.run = [p](Tape* tape, const std::vector<Tensor>& in) {
+      const ContextPtr& context = in[0].context();
+      BatchNormState state{in[1], in[2], Tensor::full(context, in[1].shape(), 0.0, in[0].dtype()),
+                           Tensor::full(context, in[1].shape(), 1.0, in[0].dtype())};
+      return batch_norm(tape, in[0], optional_input(in, 3), state, {.activation = p.activation});
+    };
+    t.forward = [=] { return forward(given).y; };
+    t.backward = [=] {
+      reference::BatchNormGradients d = reference::batch_norm_backward(
+          p, value(given, 0), value(given, 3), value(given, 1), value(given, 2), given.dy);
+      std::vector<Values> all{d.x, d.gamma, d.beta};
+      if (p.residual) all.push_back(d.residual);
+      return all;
+    };
+    const auto f = forward(t);
+    const std::int64_t rows = p.x.numel() / p.x[-1];
+    const double gamma = largest(value(t, 1)), dy = largest(t.dy), x = largest(value(t, 0));
+    double invstd = 0;
+    for (const double v : f.variance)
+      invstd = std::max(invstd, 1 / std::sqrt(v + reference::kBatchNormEps));
+    // The mean's rounding error is of x's size and enters the normalised value times 1/std.
+    const double hat = 1 + x * invstd;
+    t.output_bound = {rows, gamma * hat + largest(value(t, 2)) + largest(value(t, 3))};
+    t.gradient_bounds = {
+        {rows, gamma * invstd * dy * hat}, sum_of(rows, dy * hat), sum_of(rows, dy)};
+    if (p.residual) t.gradient_bounds.push_back({1, 0});
+    result.push_back(std::move(t));
+  }
+  return result;
+}
+
+std::vector<Instance> batch_norm_eval_instances() {
+  std::vector<Instance> result;
+  for (const BatchNormCase& p : batch_norm_cases()) {
+    Instance t = start("batch_norm_eval", p.name, p.x);
+    const Shape channels{p.x[-1]};
+    add_input(t, "x", p.x, p.offset - 2, p.offset + 2);
+    add_input(t, "gamma", channels, 0.5, 5);
+    add_input(t, "beta", channels);
+    add_input(t, "running_mean", channels, p.offset - 0.5, p.offset + 0.5);
+    add_input(t, "running_var", channels, 0.5, 2);
+    if (p.residual) add_input(t, "residual", p.x);
+    t.recorded = false;
+    t.run = [p](Tape* tape, const std::vector<Tensor>& in) {
+      BatchNormState state{in[1], in[2], in[3], in[4]};
+      return batch_norm(tape, in[0], optional_input(in, 5), state,
+                        {.training = false, .activation = p.activation});
+    };
+    const std::vector<Instance::Input> in = t.inputs;
+    t.forward = [=] {
+      return reference::batch_norm_eval(p, in[0].values, p.residual ? in[5].values : Values(),
+                                        in[1].values, in[2].values, in[3].values, in[4].values);
+    };
+    // 1/std is at most sqrt(2); a scale-and-shift form subtracts numbers of x's size.
+    t.output_bound = {1, 5 * (1 + largest(in[0].values) * std::sqrt(2.0)) + 2};
+    result.push_back(std::move(t));
+  }
+  return result;
+}
+
+}  // namespace nf::test

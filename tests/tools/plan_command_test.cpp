@@ -1,0 +1,153 @@
+// neuroflux plan, from the outside.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "tests/tools/program.h"
+
+namespace nf::test {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+
+constexpr std::int64_t kGranule = 64;  // bytes by which budgets can differ on the CPU
+
+const Arguments kTiny{"plan",    "--model",        "vgg11", "--width",       "0.125", "--input",
+                      "16x16x1", "--train-images", "500",   "--test-images", "100",   "--batch",
+                      "16"};
+
+json plan(const Workspace& workspace, const Arguments& more, int exit_code = 0) {
+  const ProgramResult result = workspace.run(kTiny + Arguments{"--json"} + more);
+  EXPECT_EQ(result.exit_code, exit_code) << result.err;
+  return json::parse(result.out);
+}
+
+const json& method_of(const json& document, const std::string& name) {
+  for (const json& method : document.at("methods"))
+    if (method.at("name") == name) return method;
+  throw std::runtime_error("no method " + name);
+}
+
+TEST(Plan, JsonHoldsAllFields) {
+  const json document = plan(Workspace(), {"--budget", "64MiB"});
+  EXPECT_EQ(document.at("budget_bytes"), 64 << 20);
+  EXPECT_EQ(document.at("train_images"), 450);
+  EXPECT_EQ(document.at("validation_images"), 50);
+  EXPECT_EQ(document.at("test_images"), 100);
+  for (const char* name : {"bp", "neuroflux"}) {
+    const json& method = method_of(document, name);
+    EXPECT_EQ(method.at("status"), "ok");
+    EXPECT_GT(method.at("predicted_peak_bytes"), 0);
+    EXPECT_LE(method.at("predicted_peak_bytes"), 64 << 20);
+    EXPECT_GT(method.at("minimum_budget_bytes"), 0);
+    EXPECT_GT(method.at("full_parameters"), 0);
+    EXPECT_FALSE(method.at("batches").empty());
+    for (const char* unknown :
+         {"measured_peak_bytes", "train_seconds", "total_seconds", "validation_accuracy",
+          "test_accuracy", "inference_images_per_second"})
+      EXPECT_TRUE(method.at(unknown).is_null()) << unknown;
+    EXPECT_TRUE(method.contains("parameters"));
+  }
+  const json& blocks = method_of(document, "neuroflux").at("blocks");
+  ASSERT_FALSE(blocks.empty());
+  EXPECT_EQ(blocks.front().at("first_unit"), 1);
+  EXPECT_EQ(blocks.back().at("last_unit"), 8);
+  for (const json& block : blocks)
+    for (const char* key : {"batch", "predicted_peak_bytes", "measured_peak_bytes"})
+      EXPECT_TRUE(block.contains(key)) << key;
+  EXPECT_EQ(document.at("units").size(), 8U);
+}
+
+TEST(Plan, TableIsForPeople) {
+  const ProgramResult result = Workspace().run(kTiny + Arguments{"--budget", "64MiB"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  for (const char* word : {"block", "unit", "neuroflux", "bp", "MiB"})
+    EXPECT_THAT(result.out, HasSubstr(word));
+  EXPECT_EQ(result.err, "");
+}
+
+TEST(Plan, MinimumBudgetFitsAndOneGranuleLessDoesNot) {
+  const Workspace workspace;
+  for (const std::string name : {"bp", "neuroflux"}) {
+    SCOPED_TRACE(name);
+    const json ample = plan(workspace, {"--methods", name, "--budget", "64MiB"});
+    const std::int64_t least = method_of(ample, name).at("minimum_budget_bytes");
+    const json tight = plan(workspace, {"--methods", name, "--budget", std::to_string(least)});
+    EXPECT_EQ(method_of(tight, name).at("status"), "ok");
+    EXPECT_LE(method_of(tight, name).at("predicted_peak_bytes"), least);
+
+    const ProgramResult result =
+        workspace.run(kTiny + Arguments{"--methods", name, "--json", "--budget",
+                                        std::to_string(least - kGranule)});
+    EXPECT_EQ(result.exit_code, 3);
+    EXPECT_EQ(method_of(json::parse(result.out), name).at("status"), "does-not-fit");
+    ASSERT_EQ(lines_of(result.err).size(), 1U);
+    EXPECT_THAT(result.err, HasSubstr("(" + std::to_string(least) + " bytes)"));
+  }
+}
+
+TEST(Plan, OneMethodThatFitsIsEnough) {
+  const Workspace workspace;
+  const json ample = plan(workspace, {"--budget", "64MiB"});
+  std::int64_t least = method_of(ample, "bp").at("minimum_budget_bytes");
+  std::int64_t other = method_of(ample, "neuroflux").at("minimum_budget_bytes");
+  if (least > other) std::swap(least, other);
+  ASSERT_LT(least, other);
+  plan(workspace, {"--budget", std::to_string(least)}, 0);
+  plan(workspace, {"--budget", std::to_string(least - kGranule)}, 3);
+}
+
+TEST(Plan, ConfigGivesWhatFlagsDoNot) {
+  const Workspace workspace;
+  workspace.write("run.toml",
+                  "# epochs are of no use to a plan, but of others\n"
+                  "epochs = 3\nbudget = \"32MiB\"  # a comment\nseed = 7\nmethods = ['bp']\n");
+  const json from_file = plan(workspace, {"--config", "run.toml"});
+  EXPECT_EQ(from_file.at("budget_bytes"), 32 << 20);
+  EXPECT_EQ(from_file.at("seed"), 7);
+  EXPECT_EQ(from_file.at("methods").size(), 1U);
+  const json overridden = plan(workspace, {"--config", "run.toml", "--budget", "48MiB"});
+  EXPECT_EQ(overridden.at("budget_bytes"), 48 << 20);
+  EXPECT_EQ(overridden.at("seed"), 7);
+}
+
+TEST(Plan, DescribedAndReadDataGiveTheSamePlan) {
+  const Workspace workspace;
+  write_idx_folder(workspace.path() / "images", 500, 100, 16, 10);
+  json described = plan(workspace, {"--budget", "2MiB"});
+  const ProgramResult result =
+      workspace.run({"plan", "--model", "vgg11", "--width", "0.125", "--batch", "16", "--budget",
+                     "2MiB", "--data", "images", "--pad-to", "0", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  json read = json::parse(result.out);
+  for (json* document : {&described, &read})
+    for (json& method : document->at("methods")) method.erase("plan_seconds");
+  EXPECT_EQ(described, read);
+}
+
+TEST(Plan, TraceAsCsv) {
+  const Workspace workspace;
+  const ProgramResult result =
+      workspace.run(kTiny + Arguments{"--budget", "64MiB", "--trace", "memory.csv"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const std::vector<std::string> lines = lines_of(read_text(workspace.path() / "memory.csv"));
+  ASSERT_GT(lines.size(), 100U);
+  EXPECT_EQ(lines[0], "time_ns,action,address,asked,granted,live,reserved,category,op,unit,phase");
+  for (const std::string& line : lines)
+    EXPECT_EQ(std::count(line.begin(), line.end(), ','), 10) << line;
+}
+
+TEST(Plan, TraceAsChromeJson) {
+  const Workspace workspace;
+  const ProgramResult result =
+      workspace.run(kTiny + Arguments{"--budget", "64MiB", "--trace", "memory.json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json trace = json::parse(read_text(workspace.path() / "memory.json"));
+  EXPECT_GT(trace.at("traceEvents").size(), 100U);
+}
+
+}  // namespace
+}  // namespace nf::test

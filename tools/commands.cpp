@@ -1,0 +1,183 @@
+#include "tools/commands.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "engine/text.h"
+#include "nn/models/registry.h"
+#include "tools/errors.h"
+#include "tools/interrupt.h"
+#include "tools/progress.h"
+#include "tools/run_folder.h"
+
+namespace nf::tools {
+namespace {
+
+void print(const std::string& text) {
+  const bool written =
+      std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+  NF_CHECK(written, "stdout: writing failed");
+}
+
+std::string with_bytes(std::int64_t bytes) {
+  return fmt::format("{} ({} bytes)", format_bytes(bytes), bytes);
+}
+
+/// For a POSIX shell.
+std::string quoted(const std::string& word) {
+  const bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](unsigned char c) {
+    return std::isalnum(c) != 0 ||
+           std::string_view("/._-+=:,@%").find(static_cast<char>(c)) != std::string_view::npos;
+  });
+  if (plain) return word;
+  std::string text = "'";
+  for (const char c : word) text += c == '\'' ? std::string(R"('\'')") : std::string(1, c);
+  return text + "'";
+}
+
+// A net that can't be made for this data is a matter of options, found before anything is begun.
+std::string checked_model_name(const ExperimentOptions& options, const DataShape& data) {
+  try {
+    return nn::make_model(options.model, {.input = data.sample,
+                                          .classes = data.classes,
+                                          .width = options.width,
+                                          .dropout = options.dropout})
+        ->name();
+  } catch (const Error& error) {
+    fail_usage("{}", error.what());
+  }
+}
+
+/// Throws DoesNotFit when no method fits.
+void check_fit(const Summary& summary) {
+  std::string least;
+  for (const MethodSummary& method : summary.methods) {
+    if (method.fits) return;
+    least += fmt::format("{}{} needs at least {}", least.empty() ? "" : "; ", method.name,
+                         with_bytes(method.minimum_budget_bytes));
+  }
+  throw DoesNotFit(
+      fmt::format("a budget of {} is too small: {}", with_bytes(summary.budget_bytes), least));
+}
+
+void run_plan(const CommandLine& line) {
+  const ExperimentOptions& options = line.options;
+  const DataShape data = line.data ? *line.data : data_shape(load_data(options));
+  checked_model_name(options, data);
+  const ExperimentPlan plan = plan_experiment(options, data);
+  print(line.json ? to_json(plan).dump(2) + '\n' : to_table(plan));
+  check_fit(plan.summary);
+  if (options.trace.empty()) return;
+  const InterruptGuard guard;
+  MemoryTrace trace;
+  trace_plan(plan, options, trace);
+  InterruptGuard::check("planning");
+  trace.write(options.trace);
+  if (!line.json)
+    print(fmt::format("memory trace: {}{}\n", options.trace.string(),
+                      options.trace.extension() == ".json" ? " (to open in ui.perfetto.dev)" : ""));
+}
+
+std::string next_steps(const CommandLine& line, const Summary& summary,
+                       const std::filesystem::path& folder, const std::string& program) {
+  const ExperimentOptions& options = line.options;
+  const std::string config = quoted((folder / "config.toml").string());
+  std::string text = fmt::format("\nrun folder: {}\ntry next:\n", folder.string());
+  for (const MethodSummary& method : summary.methods) {
+    if (method.weights.empty()) continue;
+    text += fmt::format("  {} eval {} --config {}\n", quoted(program),
+                        quoted((folder / method.weights).string()), config);
+  }
+  text += fmt::format("  {} plan --config {} --trace {}\n", quoted(program), config,
+                      quoted((folder / "memory.json").string()));
+  if (!options.trace.empty())
+    text += fmt::format("memory trace of this run: {}\n", options.trace.string());
+  return text;
+}
+
+TrainingObserver observe(Progress& progress) {
+  TrainingObserver observer;
+  observer.on_step = [&progress](const Stage& stage, const nn::StepProgress& step) {
+    progress.step(stage, step);
+    InterruptGuard::check(fmt::format("{} epoch {}/{}", describe(stage), step.epoch, step.epochs));
+  };
+  observer.on_epoch = [&progress](const Stage& stage, const nn::EpochMetrics& metrics) {
+    progress.epoch(stage, metrics);
+    InterruptGuard::check(describe(stage));
+  };
+  observer.on_message = [&progress](const std::string& text) { progress.message(text); };
+  return observer;
+}
+
+void run_training(const CommandLine& line, const std::string& program) {
+  const InterruptGuard guard;
+  ExperimentOptions options = line.options;
+  const nn::TrainingData data = load_data(options);
+  const std::string model = checked_model_name(options, data_shape(data));
+  const auto& methods = options.methods;
+  if (data.validation_count() == 0 &&
+      std::find(methods.begin(), methods.end(), "neuroflux") != methods.end())
+    fail_usage("--validation-fraction: {} leaves no images to choose an exit of neuroflux by",
+               options.data_options.validation_fraction);
+  InterruptGuard::check("loading data");
+  const RunFolder folder = options.run_folder.empty()
+                               ? RunFolder::fresh(fmt::format("{}-{}-{}", to_string(line.command),
+                                                              model, options.training.seed))
+                               : RunFolder::given(options.run_folder, line.overwrite);
+  options.run_folder = folder.path();
+  Summary summary;
+  {
+    Progress progress(stderr, isatty(STDERR_FILENO) != 0, data.validation_count() > 0);
+    summary = run_experiment(options, data, observe(progress));
+  }
+  if (line.json) {
+    nlohmann::json document = to_json(summary);
+    document["run_folder"] = folder.path().string();
+    print(document.dump(2) + '\n');
+  } else {
+    print(to_table(summary) + next_steps(line, summary, folder.path(), program));
+  }
+  check_fit(summary);
+}
+
+void run_eval(const CommandLine& line) {
+  const Evaluation result = evaluate_saved(line.weights, line.options);
+  if (line.json) {
+    const nlohmann::json document{{"model", result.model},
+                                  {"exit_unit", result.exit_unit},
+                                  {"parameters", result.parameters},
+                                  {"images", result.images},
+                                  {"test_accuracy", result.accuracy},
+                                  {"images_per_second", result.images_per_second},
+                                  {"batch", result.batch},
+                                  {"peak_bytes", result.peak_bytes}};
+    print(document.dump(2) + '\n');
+    return;
+  }
+  const std::string part =
+      result.exit_unit == 0 ? "whole net" : fmt::format("exit at unit {}", result.exit_unit);
+  print(
+      fmt::format("{}, {}, {} parameters: test accuracy {:.2f}% of {} images; {:.0f} images/s at "
+                  "batch {}, peak memory {}\n",
+                  result.model, part, result.parameters, result.accuracy * 100.0, result.images,
+                  result.images_per_second, result.batch, format_bytes(result.peak_bytes)));
+}
+
+}  // namespace
+
+void run_command(const CommandLine& line, const std::string& program) {
+  switch (line.command) {
+    case Command::plan:
+      return run_plan(line);
+    case Command::train:
+    case Command::compare:
+      return run_training(line, program);
+    case Command::eval:
+      return run_eval(line);
+  }
+}
+
+}  // namespace nf::tools

@@ -1,0 +1,403 @@
+#include "tools/options.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "engine/text.h"
+#include "nn/models/registry.h"
+#include "tools/config_file.h"
+#include "tools/errors.h"
+#include "tools/flags.h"
+
+namespace nf::tools {
+namespace {
+
+constexpr std::array kCommands{Command::plan, Command::train, Command::compare, Command::eval};
+constexpr std::int64_t kMaxPixels = 65536;
+
+struct CommandText {
+  const char* description;
+  const char* example;
+};
+
+CommandText text_of(Command command) {
+  switch (command) {
+    case Command::plan:
+      return {
+          "Tells what a training would take: batches, blocks and exact memory peaks.\n"
+          "Nothing runs on the device, and with --input no data is needed.",
+          "neuroflux plan --model vgg16 --input 32x32x3 --classes 10 --budget 64MiB"};
+    case Command::train:
+      return {"Trains a net by one method under the budget and leaves a run folder.",
+              "neuroflux train --method neuroflux --model vgg11 --data bench/data/fashion-mnist-6k "
+              "--budget 64MiB"};
+    case Command::compare:
+      return {
+          "Trains a net by several methods under one budget, on the same data in the same "
+          "order,\nand compares accuracy, time, memory and size.",
+          "neuroflux compare --methods bp,neuroflux --model vgg11 --width 0.5 "
+          "--data bench/data/fashion-mnist-6k --budget 36MiB"};
+    case Command::eval:
+      return {"Evaluates saved weights on a data set's test images.",
+              "neuroflux eval runs/first/neuroflux.safetensors --data "
+              "bench/data/fashion-mnist-6k"};
+  }
+  return {"", ""};
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ",") + name;
+  return text;
+}
+
+std::string one_line(std::string text) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
+}
+
+/// The app of one command with what its flags write to.
+class Parser {
+ public:
+  explicit Parser(Command command);
+  std::variant<CommandLine, HelpText> parse(const std::vector<std::string>& arguments,
+                                            std::vector<std::string> other_keys);
+  const CLI::App& app() const { return app_; }
+
+ private:
+  void add_net();
+  void add_data();
+  void add_shape();
+  void add_method();
+  void add_optimizer();
+  void add_training();
+  void add_device();
+  void add_output();
+  void finish();
+  [[noreturn]] void fail_unknown() const;
+
+  bool trains() const { return command() == Command::train || command() == Command::compare; }
+  Command command() const { return line_.command; }
+
+  CLI::App app_;
+  Flags flags_{app_};
+  CommandLine line_;
+  ExperimentOptions& options_ = line_.options;
+  // What the library wants in another form.
+  bool without_onednn_ = false;
+  bool without_early_stop_ = false;
+  DataShape shape_;
+  std::int64_t train_images_ = 50000;
+  std::vector<CLI::Option*> shape_flags_;
+};
+
+Parser::Parser(Command command)
+    : app_(text_of(command).description, fmt::format("neuroflux {}", to_string(command))) {
+  line_.command = command;
+  options_.methods = command == Command::train ? std::vector<std::string>{"neuroflux"}
+                                               : std::vector<std::string>{"bp", "neuroflux"};
+  app_.get_formatter()->column_width(34);
+  app_.get_help_ptr()->configurable(false)->description("This text");
+  app_.footer(fmt::format("Example:\n  {}", text_of(command).example));
+  if (command == Command::eval) {
+    app_.add_option_function<std::string>(
+            "WEIGHTS", [this](const std::string& path) { line_.weights = path; },
+            "File of weights that train or compare left in its run folder")
+        ->required()
+        ->configurable(false)
+        ->type_name("FILE");
+  } else {
+    add_net();
+  }
+  add_data();
+  if (command == Command::plan) add_shape();
+  add_method();
+  if (command != Command::eval) add_optimizer();
+  if (trains()) add_training();
+  add_device();
+  add_output();
+}
+
+void Parser::add_net() {
+  flags_.group("Net");
+  flags_.text("--model", "NAME", options_.model, "One of " + joined(nn::model_names()));
+  flags_.real("--width", options_.width, {.least = 0, .most = 16, .open_least = true},
+              "Factor on every number of channels");
+  flags_.real("--dropout", options_.dropout, {.least = 0, .most = 1, .open_most = true},
+              "Probability before the last linear layer");
+}
+
+void Parser::add_data() {
+  nn::TrainingDataOptions& data = options_.data_options;
+  nn::GeneratedOptions& generated = options_.generated;
+  flags_.group("Data");
+  flags_.text("--data", "FOLDER", options_.data,
+              "Folder of IDX files (train-images-idx3-ubyte and its companions, each with or "
+              "without .gz), or \"generated\"");
+  if (command() != Command::eval) {
+    flags_.whole("--train-limit", data.train_limit, std::int64_t{0},
+                 "Training images used, validation included; 0: all");
+    flags_.real("--validation-fraction", data.validation_fraction,
+                {.least = 0, .most = 1, .open_most = true},
+                "Share of the training images kept for validation");
+    flags_.whole("--pad-to", data.pad_to, std::int64_t{0},
+                 "Smaller images are centred in a square of this size; 0: as they are", kMaxPixels);
+    flags_.whole("--crop", data.crop_padding, std::int64_t{0},
+                 "Augmentation: shift by up to this many pixels", kMaxPixels);
+    flags_.toggle("--flip", data.flip, "Augmentation: mirror every other image");
+  }
+  flags_.whole("--test-limit", data.test_limit, std::int64_t{0}, "Test images used; 0: all");
+  flags_.whole("--loader-threads", data.threads, 1, "Threads that prepare batches", 1024);
+  flags_.group("Generated data");
+  flags_.whole("--generated-count", generated.count, std::int64_t{1},
+               "Training images; the test set is a fifth of it");
+  flags_.parsed("--generated-size", "HxWxC", "32x32x3", "Size and channels of an image",
+                [&generated](const std::string& text) {
+                  const Shape size = parse_extents(text);
+                  generated.height = size[0];
+                  generated.width = size[1];
+                  generated.channels = size[2];
+                });
+  flags_.whole("--generated-classes", generated.classes, std::int64_t{1}, "Classes", kMaxPixels);
+  flags_.whole("--generated-seed", generated.seed, std::uint64_t{0},
+               "What the classes look like hangs on this alone");
+}
+
+void Parser::add_shape() {
+  flags_.group("Data described by hand (any of these takes the place of --data)");
+  shape_flags_ = {
+      flags_.parsed("--input", "HxWxC", "32x32x3", "What the net gets, padding included",
+                    [this](const std::string& text) { shape_.sample = parse_extents(text); }),
+      flags_.whole("--classes", shape_.classes, std::int64_t{1}, "Classes", kMaxPixels),
+      flags_.whole("--train-images", train_images_, std::int64_t{1},
+                   "Training images, validation included"),
+      flags_.whole("--test-images", shape_.test_count, std::int64_t{0}, "Test images")};
+}
+
+void Parser::add_method() {
+  LocalTrainingOptions& training = options_.training;
+  flags_.group("Method");
+  const auto read_methods = [this](const std::string& text) {
+    options_.methods = parse_names(text, method_names());
+  };
+  if (command() == Command::train)
+    flags_.choice("--method", options_.methods.front(), method_names(), "How to train");
+  else if (command() != Command::eval)
+    flags_.parsed("--methods", "NAMES", joined(options_.methods),
+                  "Comma-separated: " + joined(method_names()), read_methods);
+  flags_.parsed(
+      "--budget", "BYTES", "all",
+      "Device memory that may ever be reserved: 64MiB, 64M, 1.5GiB, 67108864; "
+      "all: what the device has",
+      [this](const std::string& text) { options_.budget = text == "all" ? 0 : parse_bytes(text); });
+  flags_.whole("--batch", options_.batch, std::int64_t{1},
+               command() == Command::eval ? "Largest batch" : "Batch wanted; less where less fits");
+  if (command() == Command::eval) return;
+  flags_.real("--rho", options_.rho, {.least = 0, .most = 1},
+              "How far feasible batches may differ within a block, as a fraction");
+  flags_.choice("--auxiliary", options_.auxiliary, auxiliary_rule_names(),
+                "Rule for the auxiliary networks");
+  flags_.parsed("--cache-dtype", "NAME", to_string(training.cache_dtype),
+                "Activations on storage: f32, bf16, f16", [&training](const std::string& text) {
+                  parse_names(text, {"f32", "bf16", "f16"});
+                  training.cache_dtype = parse_dtype(text);
+                });
+  flags_.whole("--seed", training.seed, std::uint64_t{0},
+               "Of weights, split, order and augmentation");
+}
+
+void Parser::add_optimizer() {
+  nn::OptimizerOptions& optimizer = options_.training.optimizer;
+  flags_.group("Optimizer");
+  flags_.parsed("--optimizer", "NAME", to_string(optimizer.kind), "sgd, adamw",
+                [&optimizer](const std::string& text) {
+                  parse_names(text, {"sgd", "adamw"});
+                  optimizer.kind = nn::parse_optimizer(text);
+                });
+  flags_.real("--momentum", optimizer.momentum, {.least = 0, .most = 1, .open_most = true},
+              "Of sgd; 0 keeps no state");
+  flags_.toggle("--nesterov", optimizer.nesterov, "Nesterov momentum, sgd");
+  flags_.real("--weight-decay", optimizer.weight_decay, {}, "Weight decay");
+}
+
+void Parser::add_training() {
+  LocalTrainingOptions& training = options_.training;
+  flags_.real("--lr", training.optimizer.learning_rate, {.open_least = true},
+              "Learning rate at the reference batch; it scales with the batch in use");
+  flags_.whole("--reference-batch", training.reference_batch, std::int64_t{1},
+               "Batch that --lr is meant for");
+  flags_.group("Training");
+  flags_.whole("--epochs", training.epochs, std::int64_t{1}, "Passes per block, or over the net",
+               std::int64_t{1000000});
+  flags_.parsed(
+      "--schedule", "NAME", to_string(training.schedule),
+      "Of the learning rate: constant, step, cosine, one_cycle",
+      [&training](const std::string& text) { training.schedule = nn::parse_schedule(text); });
+  flags_.real("--warmup", training.warmup_epochs, {}, "Epochs of linear warm-up");
+  flags_.real("--label-smoothing", training.label_smoothing,
+              {.least = 0, .most = 1, .open_most = true}, "Share spread over all classes");
+  flags_.toggle("--no-early-stop", without_early_stop_,
+                "Train all blocks, even where exits no longer improve");
+  flags_.whole("--patience", training.patience, std::int64_t{1},
+               "Exits that may fail to improve before training stops");
+  flags_.real("--improvement", training.improvement, {.least = 0, .most = 1},
+              "Validation accuracy, as a fraction, that counts as one");
+  flags_.real("--tolerance", training.exit_tolerance, {.least = 0, .most = 1},
+              "How far below the best exit the delivered one may be, as a fraction");
+  flags_.parsed("--cache-dir", "FOLDER", "", "Activation cache; default: within the run folder",
+                [&training](const std::string& text) {
+                  NF_CHECK(!text.empty(), "must not be empty");
+                  training.cache_folder = text;
+                });
+}
+
+void Parser::add_device() {
+  ContextOptions& device = options_.device;
+  flags_.group("Device");
+  flags_.parsed("--device", "NAME", to_string(device.device), "Where to train: cpu",
+                [&device](const std::string& text) {
+                  device.device = parse_device(text);
+                  NF_CHECK(device.device.kind == DeviceKind::cpu,
+                           "must be cpu, got \"{}\", which computes nothing", text);
+                });
+  flags_.whole("--threads", device.threads, 0, "Threads inside operators; 0: one per core", 1024);
+  flags_.toggle("--no-onednn", without_onednn_, "Compute by Eigen alone");
+}
+
+void Parser::add_output() {
+  const auto read_path = [](std::filesystem::path& target) {
+    return [&target](const std::string& text) {
+      NF_CHECK(!text.empty(), "must not be empty");
+      target = text;
+    };
+  };
+  flags_.group("Output");
+  if (trains()) {
+    flags_.parsed("--run-dir", "FOLDER", "",
+                  "Run folder; default: runs/COMMAND-MODEL-SEED-TIME, always a fresh one",
+                  read_path(options_.run_folder));
+    flags_.toggle("--overwrite", line_.overwrite, "Replace the run that --run-dir holds")
+        ->configurable(false);
+  }
+  if (command() != Command::eval)
+    flags_.parsed("--trace", "FILE", "",
+                  "Memory events of the first steps, as .csv or .json (Chrome, Perfetto)",
+                  [this](const std::string& text) {
+                    check_trace_path(text);
+                    options_.trace = text;
+                  });
+  flags_.toggle("--json", line_.json, "A JSON document on stdout, and nothing else")
+      ->configurable(false);
+  app_.set_config("--config", "", "TOML file with these flags' names as keys; flags win over it")
+      ->configurable(false)
+      ->type_name("FILE")
+      ->group("Output");
+}
+
+std::variant<CommandLine, HelpText> Parser::parse(const std::vector<std::string>& arguments,
+                                                  std::vector<std::string> other_keys) {
+  app_.config_formatter(std::make_shared<ConfigReader>(app_, std::move(other_keys)));
+  app_.allow_extras();
+  try {
+    app_.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+  } catch (const CLI::CallForHelp&) {
+    return HelpText{app_.help()};
+  } catch (const CLI::RequiredError& error) {
+    if (app_.remaining_size() > 0) fail_unknown();
+    fail_usage("{}", one_line(error.what()));
+  } catch (const CLI::FileError&) {
+    fail_usage("--config: can't read {}", app_.get_config_ptr()->results().back());
+  } catch (const CLI::ParseError& error) {
+    fail_usage("{}", one_line(error.what()));
+  }
+  if (app_.remaining_size() > 0) fail_unknown();
+  finish();
+  return std::move(line_);
+}
+
+void Parser::fail_unknown() const {
+  const std::vector<std::string> extras = app_.remaining();
+  const auto flag = std::find_if(extras.begin(), extras.end(),
+                                 [](const std::string& text) { return text.starts_with('-'); });
+  if (flag == extras.end()) fail_usage("unexpected argument \"{}\"", extras.front());
+  const std::string name = flag->substr(0, flag->find('='));
+  std::vector<std::string> known;
+  for (const CLI::Option* option : app_.get_options())
+    for (const std::string& long_name : option->get_lnames()) known.push_back("--" + long_name);
+  fail_usage("unknown flag {}; did you mean {}?", name, nearest_name(name, known));
+}
+
+void Parser::finish() {
+  options_.device.onednn = !without_onednn_;
+  options_.training.stop_when_saturated = !without_early_stop_;
+  options_.data_options.seed = options_.training.seed;
+  options_.config_text = config_text(app_, {"run-dir", "cache-dir", "trace"});
+  if (command() == Command::plan) {
+    const bool by_hand = std::any_of(shape_flags_.begin(), shape_flags_.end(),
+                                     [](const CLI::Option* flag) { return flag->count() > 0; });
+    if (by_hand || options_.data.empty()) {
+      shape_.validation_count = std::llround(options_.data_options.validation_fraction *
+                                             static_cast<double>(train_images_));
+      shape_.train_count = train_images_ - shape_.validation_count;
+      if (shape_.train_count < 1)
+        fail_usage("--validation-fraction: {} of {} images leaves none to train on",
+                   options_.data_options.validation_fraction, train_images_);
+      line_.data = shape_;
+    }
+  } else if (options_.data.empty()) {
+    fail_usage("{} needs --data FOLDER or --data generated", to_string(command()));
+  }
+  const std::filesystem::path folder = options_.trace.parent_path();
+  if (!folder.empty() && !std::filesystem::is_directory(folder))
+    fail_usage("--trace: there is no folder {}", folder.string());
+  try {
+    check_experiment(options_);
+    if (command() != Command::eval) nn::make_model(options_.model, {});
+  } catch (const Error& error) {
+    fail_usage("{}", error.what());
+  }
+}
+
+}  // namespace
+
+const char* to_string(Command command) {
+  constexpr std::array names{"plan", "train", "compare", "eval"};
+  return names[static_cast<std::size_t>(command)];
+}
+
+Command parse_command(const std::string& name) {
+  std::vector<std::string> known;
+  for (const Command command : kCommands) {
+    if (name == to_string(command)) return command;
+    known.emplace_back(to_string(command));
+  }
+  fail_usage("unknown command \"{}\"; did you mean {}?", name, nearest_name(name, known));
+}
+
+std::variant<CommandLine, HelpText> parse_command_line(Command command,
+                                                       const std::vector<std::string>& arguments) {
+  std::vector<std::string> all_keys;
+  for (const Command other : kCommands)
+    for (const std::string& key : config_keys(Parser(other).app())) all_keys.push_back(key);
+  return Parser(command).parse(arguments, std::move(all_keys));
+}
+
+std::string program_help() {
+  std::string text =
+      "Trains CNNs under a hard memory budget, by adaptive local learning or backpropagation.\n"
+      "Usage: neuroflux COMMAND [OPTIONS]      (neuroflux COMMAND --help tells a command's "
+      "own)\n\n";
+  for (const Command command : kCommands) {
+    const std::string description = text_of(command).description;
+    text += fmt::format("  {:<9}{}\n", to_string(command),
+                        description.substr(0, description.find('\n')));
+  }
+  text +=
+      "\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 does not fit the budget, 130 "
+      "interrupted.\n";
+  return text;
+}
+
+}  // namespace nf::tools

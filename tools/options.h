@@ -1,0 +1,42 @@
+// From a command line (and a configuration file that it may name) to options for the library.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "neuroflux/experiment.h"
+
+namespace nf::tools {
+
+enum class Command { plan, train, compare, eval };
+
+const char* to_string(Command command);
+/// Throws UsageError with the nearest name.
+Command parse_command(const std::string& name);
+
+struct CommandLine {
+  Command command = Command::plan;
+  ExperimentOptions options;
+  /// plan: the data as described by flags; else it is read.
+  std::optional<DataShape> data;
+  std::filesystem::path weights;  ///< eval
+  bool overwrite = false;         ///< a run folder that holds another run
+  bool json = false;
+};
+
+struct HelpText {
+  std::string text;
+};
+
+/// `arguments` are those after the command. Throws UsageError, on one line, for unknown flags or
+/// keys (with the nearest name), values that break their rule, and files that can't be read.
+std::variant<CommandLine, HelpText> parse_command_line(Command command,
+                                                       const std::vector<std::string>& arguments);
+
+/// Help on the program as a whole.
+std::string program_help();
+
+}  // namespace nf::tools

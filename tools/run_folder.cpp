@@ -1,0 +1,83 @@
+#include "tools/run_folder.h"
+
+#include <array>
+#include <ctime>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "neuroflux/experiment.h"
+#include "tools/errors.h"
+
+namespace fs = std::filesystem;
+
+namespace nf::tools {
+namespace {
+
+std::string time_stamp() {
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  localtime_r(&now, &local);
+  std::array<char, 32> text{};
+  std::strftime(text.data(), text.size(), "%Y%m%d-%H%M%S", &local);
+  return text.data();
+}
+
+/// Whether it was made; false: it was there.
+bool make_folder(const fs::path& path) {
+  std::error_code status;
+  const bool made = fs::create_directory(path, status);
+  NF_CHECK(!status, "run folder: can't make {}: {}", path.string(), status.message());
+  return made;
+}
+
+void make_parents(const fs::path& path) {
+  std::error_code status;
+  if (path.has_parent_path()) fs::create_directories(path.parent_path(), status);
+  NF_CHECK(!status, "run folder: can't make {}: {}", path.parent_path().string(), status.message());
+}
+
+void remove_run(const fs::path& folder) {
+  std::vector<std::string> names{"config.toml", "plan.json", "metrics.jsonl", "summary.json"};
+  for (const std::string& method : method_names()) names.push_back(method + ".safetensors");
+  for (const std::string& name : names) {
+    std::error_code status;
+    fs::remove(folder / name, status);
+    NF_CHECK(!status, "run folder: can't replace {}: {}", (folder / name).string(),
+             status.message());
+  }
+}
+
+}  // namespace
+
+RunFolder RunFolder::fresh(const std::string& name) {
+  const std::string base = (fs::path("runs") / fmt::format("{}-{}", name, time_stamp())).string();
+  make_parents(base);
+  fs::path path = base;
+  for (int number = 2; !make_folder(path); ++number) path = fmt::format("{}-{}", base, number);
+  return {path, true};
+}
+
+RunFolder RunFolder::given(const fs::path& path, bool overwrite) {
+  // "runs/a/" has an empty last part: the folder itself would pass for its own parent.
+  const fs::path folder = path.has_filename() ? path : path.parent_path();
+  if (fs::exists(folder / "summary.json")) {
+    NF_CHECK(overwrite, "run folder: {} holds a run already; name another or add --overwrite",
+             folder.string());
+    remove_run(folder);
+  }
+  make_parents(folder);
+  const bool made = make_folder(folder);
+  NF_CHECK(fs::is_directory(folder), "run folder: {} is a file", folder.string());
+  return {folder, made};
+}
+
+RunFolder::RunFolder(RunFolder&& other) noexcept
+    : path_(std::move(other.path_)), made_(std::exchange(other.made_, false)) {}
+
+RunFolder::~RunFolder() {
+  std::error_code ignored;
+  if (made_) fs::remove(path_, ignored);  // refuses a folder that holds anything
+}
+
+}  // namespace nf::tools
