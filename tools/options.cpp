@@ -35,8 +35,8 @@ CommandText text_of(Command command) {
               "--budget 64MiB"};
     case Command::compare:
       return {
-          "Trains a net by several methods under one budget, on the same data in the same "
-          "order,\nand compares accuracy, time, memory and size.",
+          "Trains a net by several methods under one budget and compares them.\n"
+          "They get the same data in the same order, and leave one run folder.",
           "neuroflux compare --methods bp,neuroflux --model vgg11 --width 0.5 "
           "--data bench/data/fashion-mnist-6k --budget 36MiB"};
     case Command::eval:
@@ -47,9 +47,15 @@ CommandText text_of(Command command) {
   return {"", ""};
 }
 
-std::string joined(const std::vector<std::string>& names) {
+std::string joined(const std::vector<std::string>& names, const std::string& separator) {
   std::string text;
-  for (const std::string& name : names) text += (text.empty() ? "" : ",") + name;
+  for (const std::string& name : names) text += (text.empty() ? "" : separator) + name;
+  return text;
+}
+
+/// CLI11 leaves two lines between groups.
+std::string without_double_gaps(std::string text) {
+  for (std::size_t at; (at = text.find("\n\n\n")) != std::string::npos;) text.erase(at, 1);
   return text;
 }
 
@@ -122,7 +128,7 @@ Parser::Parser(Command command)
 
 void Parser::add_net() {
   flags_.group("Net");
-  flags_.text("--model", "NAME", options_.model, "One of " + joined(nn::model_names()));
+  flags_.text("--model", "NAME", options_.model, "One of " + joined(nn::model_names(), ", "));
   flags_.real("--width", options_.width, {.least = 0, .most = 16, .open_least = true},
               "Factor on every number of channels");
   flags_.real("--dropout", options_.dropout, {.least = 0, .most = 1, .open_most = true},
@@ -185,8 +191,8 @@ void Parser::add_method() {
   if (command() == Command::train)
     flags_.choice("--method", options_.methods.front(), method_names(), "How to train");
   else if (command() != Command::eval)
-    flags_.parsed("--methods", "NAMES", joined(options_.methods),
-                  "Comma-separated: " + joined(method_names()), read_methods);
+    flags_.parsed("--methods", "NAMES", joined(options_.methods, ","),
+                  "Comma-separated: " + joined(method_names(), ","), read_methods);
   flags_.parsed(
       "--budget", "BYTES", "all",
       "Device memory that may ever be reserved: 64MiB, 64M, 1.5GiB, 67108864; "
@@ -303,7 +309,7 @@ std::variant<CommandLine, HelpText> Parser::parse(const std::vector<std::string>
   try {
     app_.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::CallForHelp&) {
-    return HelpText{app_.help()};
+    return HelpText{without_double_gaps(app_.help())};
   } catch (const CLI::RequiredError& error) {
     if (app_.remaining_size() > 0) fail_unknown();
     fail_usage("{}", one_line(error.what()));

@@ -160,8 +160,8 @@ TEST(Pool, SaysWhyItRefused) {
     const OpScope op("conv2d");
     first = t.allocate(1000, Category::activation);
     t.allocate(1500, Category::parameter);
+    t.allocate(256, Category::gradient);
   }
-  t.allocate(256, Category::gradient);
   t.free(first);
   const OpScope op("linear");
   try {
@@ -173,7 +173,7 @@ TEST(Pool, SaysWhyItRefused) {
         "out of budget: linear in features.3 asked for 2000 bytes of workspace; live 1792, "
         "reserved 2816, limit 4096, largest hole 1280; held: parameter 1536, gradient 256; "
         "biggest: 1536 bytes of parameter (conv2d in features.3), 256 bytes of gradient "
-        "( in features.3)");
+        "(conv2d in features.3)");
     EXPECT_EQ(error.asked, 2000);
     EXPECT_EQ(error.stats.live, 1792);
     EXPECT_EQ(error.stats.reserved, 2816);

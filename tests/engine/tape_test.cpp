@@ -61,7 +61,7 @@ TEST(Tape, CountsSharedMemoryOnce) {
   const Tensor x = leaf(c, {64});
   Tape tape;
   const Tensor y = relu(&tape, x);
-  // The convolution-like users of y below save y's own memory.
+  // The layer saves the same memory under another shape.
   const Tensor z = reshape(&tape, y, {8, 8});
   const Tensor w = leaf(c, {2, 8});
   linear(&tape, z, w, {});
