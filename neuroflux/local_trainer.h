@@ -52,9 +52,9 @@ struct Stage {
 
 /// Called on the training thread. Any may be empty.
 struct TrainingObserver {
-  std::function<void(const Stage&, const nn::StepProgress&)> on_step;
-  std::function<void(const Stage&, const nn::EpochMetrics&)> on_epoch;
-  std::function<void(const std::string&)> on_message;
+  std::function<void(const Stage&, const nn::StepProgress&)> on_step = {};
+  std::function<void(const Stage&, const nn::EpochMetrics&)> on_epoch = {};
+  std::function<void(const std::string&)> on_message = {};
   /// Records memory from when a block (or the net) is put on the device to the end of its first
   /// step.
   MemoryTrace* trace = nullptr;

@@ -159,7 +159,7 @@ TEST_F(LocalTraining, ALossThatIsNotFiniteNamesStepAndUnit) {
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("epoch 1 step"));
-    EXPECT_THAT(error.what(), HasSubstr("the loss of features."));
+    EXPECT_THAT(error.what(), HasSubstr("the loss of conv1 is"));
     EXPECT_THAT(error.what(), HasSubstr("nan"));
   }
   EXPECT_FALSE(fs::exists(training_.cache_folder));

@@ -19,7 +19,7 @@ struct HostData {
         labels(static_cast<std::size_t>(size)) {
     RandomStream random(random_key(1, Purpose::test));
     for (float& value : images) value = random.uniform() - 0.5F;
-    for (std::int32_t& label : labels) label = static_cast<std::int32_t>(random.below(10));
+    for (std::int32_t& label : labels) label = static_cast<std::int32_t>(random.below(2));
   }
   std::vector<float> images;
   std::vector<std::int32_t> labels;
@@ -127,10 +127,10 @@ std::unique_ptr<nn::Model> random_net(RandomStream& random) {
     const auto out = static_cast<std::int64_t>(1 + random.below(40));
     const auto kernel = static_cast<std::int64_t>(1 + 2 * random.below(3));
     const auto stride = static_cast<std::int64_t>(1 + random.below(2));
-    nn::Sequential layers;
-    layers.emplace<nn::ConvBnAct>(fmt::format("features.{}.conv", i),
-                                  fmt::format("features.{}.bn", i), channels, out, kernel,
-                                  nn::ConvBnOptions{.stride = stride});
+    auto layers = std::make_unique<nn::Sequential>();
+    layers->emplace<nn::ConvBnAct>(fmt::format("features.{}.conv", i),
+                                   fmt::format("features.{}.bn", i), channels, out, kernel,
+                                   nn::ConvBnOptions{.stride = stride});
     units.push_back(
         std::make_unique<nn::Unit>(fmt::format("features.{}", i), out, std::move(layers)));
     channels = out;
