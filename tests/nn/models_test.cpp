@@ -245,19 +245,29 @@ Samples make_samples(const ContextPtr& context, std::int64_t count, std::int64_t
 }
 
 TEST(Models, LearnOnTheCpu) {
-  for (const char* name : {"vgg11", "resnet18", "resnet50", "mobilenet_v1", "mobilenet_v2"}) {
-    SCOPED_TRACE(name);
-    const ContextPtr context = Context::create({.budget = std::int64_t{256} << 20});
+  struct Run {
+    const char* name;
+    double width;
+    std::uint64_t steps;
+  };
+  // The deeper a net without shortcuts and the narrower, the longer it takes to set out.
+  for (const Run& run : {Run{"vgg11", 0.125, 12},
+                         {"resnet18", 0.125, 12},
+                         {"resnet50", 0.125, 16},
+                         {"mobilenet_v1", 0.25, 24},
+                         {"mobilenet_v2", 0.125, 20}}) {
+    SCOPED_TRACE(run.name);
+    const ContextPtr context = Context::create({.budget = std::int64_t{256} << 20, .threads = 1});
     const auto model =
-        make_model(name, {.input = {16, 16, 1}, .classes = 4, .width = 0.125, .dropout = 0.1});
+        make_model(run.name, {.input = {16, 16, 1}, .classes = 4, .width = run.width});
     model->materialize(context, 1);
     Optimizer optimizer(model->parameters(), {.learning_rate = 0.02});
     const Samples samples = make_samples(context, 16, 16);
     const std::int64_t idle = context->pool().stats().live;
     float first = 0, last = 0;
-    for (std::uint64_t step = 0; step < 12; ++step) {
+    for (std::uint64_t step = 0; step < run.steps; ++step) {
       Tape tape;
-      const Pass pass{.tape = &tape, .training = true, .dropout_key = step};
+      const Pass pass{.tape = &tape, .training = true};
       const Tensor loss =
           softmax_cross_entropy(&tape, model->forward(pass, samples.images), samples.labels).loss;
       tape.backward(loss);
@@ -267,8 +277,7 @@ TEST(Models, LearnOnTheCpu) {
       ASSERT_TRUE(std::isfinite(last)) << "step " << step;
       if (step == 0) first = last;
     }
-    // Twelve steps take the deep, narrow MobileNets only some of the way.
-    EXPECT_LT(last, 0.9F * first);
+    EXPECT_LT(last, 0.5F * first);
     EXPECT_EQ(context->pool().stats().live, idle);
   }
 }
