@@ -1,7 +1,7 @@
 // Errors that the whole engine throws, and the check macro that throws them.
 #pragma once
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <stdexcept>
 #include <string>

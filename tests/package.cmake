@@ -2,8 +2,10 @@
 set(package_prefix ${CMAKE_BINARY_DIR}/package/prefix)
 set(package_options --build-generator ${CMAKE_GENERATOR} --build-options
   -DCMAKE_PREFIX_PATH=${package_prefix} -DCMAKE_BUILD_TYPE=${CMAKE_BUILD_TYPE}
-  -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}
-  -DCMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER})
+  -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER})
+if(NF_CCACHE)
+  list(APPEND package_options -DCMAKE_CXX_COMPILER_LAUNCHER=${NF_CCACHE})
+endif()
 if(NF_SANITIZE)
   list(APPEND package_options "-DCMAKE_CXX_FLAGS=-fsanitize=${NF_SANITIZE} -fno-sanitize-recover=all")
 endif()

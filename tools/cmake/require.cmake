@@ -4,6 +4,7 @@ macro(nf_require package debian)
   if(NOT ${package}_FOUND)
     message(FATAL_ERROR
       "NeuroFlux needs ${package}, which was not found. On Debian or Ubuntu: "
-      "apt install ${debian} (tools/quickstart installs all that is needed).")
+      "apt install ${debian} (tools/setup installs all that a build needs, "
+      "tools/setup --tests also what NF_TESTS and NF_BENCH need).")
   endif()
 endmacro()
