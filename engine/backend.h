@@ -125,6 +125,8 @@ class Backend {
   virtual std::unique_ptr<AddressRange> reserve(std::int64_t bytes) = 0;
   /// Largest pool that makes sense without a budget, in bytes.
   virtual std::int64_t memory_bytes() const = 0;
+  /// Host threads inside one operator.
+  virtual int threads() const = 0;
   /// Waits until all that was asked for is done.
   virtual void synchronize() = 0;
 
@@ -133,8 +135,6 @@ class Backend {
   virtual void copy_to_host(void* dst, ConstView src) = 0;
   virtual void copy(View dst, ConstView src) = 0;
   virtual void fill(View dst, double value) = 0;
-  /// dst = src converted; integers are not saturated.
-  virtual void cast(View dst, ConstView src) = 0;
 
   // Element-wise.
   /// y += alpha * x
@@ -174,7 +174,8 @@ class Backend {
   // Batch norm over (rows, channels), then + residual where given, then the activation.
   virtual std::int64_t batch_norm_workspace(const BatchNormProblem& problem) const = 0;
   /// Batch statistics; writes mean and 1/sqrt(var + eps) of the batch for the backward and updates
-  /// the running statistics (the running variance with the unbiased one, rows > 1).
+  /// the running statistics (the running variance with the unbiased one). A single row has no
+  /// variance to tell of: the running statistics then stay as they are.
   virtual void batch_norm_forward_train(const BatchNormProblem& problem, ConstView x,
                                         ConstView residual, ConstView gamma, ConstView beta,
                                         View running_mean, View running_var, View y, View save_mean,
@@ -206,9 +207,10 @@ class Backend {
   virtual void adaptive_avg_pool_forward(ConstView x, View y) = 0;
   virtual void adaptive_avg_pool_backward(ConstView dy, View dx, GradMode mode) = 0;
 
-  // Loss. logits (N, C), labels (N) i32.
+  // Loss. logits (N, C), labels (N) i32 in 0..C-1.
   /// loss (1): mean over N of the cross-entropy against (1 - smoothing) * onehot + smoothing / C.
-  /// correct (1) i32: rows whose first largest logit is the label's.
+  /// correct (1) i32: rows whose first largest logit is the label's, none whose softmax is NaN.
+  /// Throws Error for a label out of range.
   virtual void softmax_cross_entropy_forward(ConstView logits, ConstView labels, double smoothing,
                                              View loss, View correct) = 0;
   /// dlogits = dloss * (softmax - target) / N; dlogits may be logits' own memory in overwrite mode.
@@ -223,8 +225,8 @@ class Backend {
   virtual void adamw(const AdamWStep& step, View w, ConstView grad, View m, View v) = 0;
 };
 
-/// Makes the CPU backend with `threads` threads inside operators (0: one per core). Where oneDNN
-/// was built in, `onednn` false asks for the Eigen path.
+/// Makes the CPU backend with `threads` threads inside operators (0: one per core that the process
+/// may use). Where oneDNN was built in, `onednn` false asks for the Eigen path.
 struct CpuOptions {
   int threads = 0;
   bool onednn = true;

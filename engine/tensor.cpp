@@ -101,6 +101,9 @@ Tensor Tensor::reshaped(const Shape& shape) const {
 Tensor Tensor::rows(std::int64_t begin, std::int64_t end) const {
   NF_CHECK(shape().rank() >= 1 && begin >= 0 && begin <= end && end <= dim(0),
            "rows: range {} to {} of {}", begin, end, shape().str());
+  NF_CHECK(!requires_grad(),
+           "rows: no gradient flows through a range of rows, but {} wants one; detach it first",
+           shape().str());
   const std::int64_t row_bytes = shape().sample().numel() * size_of(dtype());
   return view_of(shape().with_batch(end - begin), begin * row_bytes);
 }

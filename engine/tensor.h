@@ -44,9 +44,12 @@ class Tensor {
   View mutable_view();
   std::uint64_t version() const;
 
-  /// Same memory, another shape of as many elements. A reshape of a leaf is no leaf.
+  /// Same memory, another shape of as many elements, without a history: no gradient flows through
+  /// it. The operator `reshape` (engine/ops) is the one that does.
   Tensor reshaped(const Shape& shape) const;
-  /// Samples begin..end-1 of the first dimension, same memory.
+  /// Samples begin..end-1 of the first dimension, same memory, without a history. Throws Error out
+  /// of range and where a gradient is wanted, which no operator would bring: take
+  /// detached().rows(…) to do without.
   Tensor rows(std::int64_t begin, std::int64_t end) const;
   /// A copy in memory of its own.
   Tensor clone(Category category) const;

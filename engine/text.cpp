@@ -14,6 +14,8 @@
 namespace nf {
 namespace {
 
+constexpr std::array<const char*, 7> kUnits{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), std::size_t{0});
@@ -93,17 +95,32 @@ std::int64_t parse_bytes(std::string_view text) {
   return bytes;
 }
 
+std::string format_bytes_up(std::int64_t bytes) {
+  if (bytes < 1024) return format_bytes(bytes);
+  // In whole numbers: a tenth that a double rounds down would be one that does not fit.
+  std::size_t unit = 1;
+  std::int64_t size = 1024;
+  while (bytes / size >= 1024 && unit + 1 < kUnits.size()) {
+    size *= 1024;
+    ++unit;
+  }
+  const std::int64_t whole = bytes / size;
+  const double tenths =
+      std::ceil(static_cast<double>(bytes % size) * 10 / static_cast<double>(size));
+  if (tenths < 10) return fmt::format("{}.{:.0f} {}", whole, tenths, kUnits[unit]);
+  return fmt::format("{}.0 {}", whole + 1, kUnits[unit]);
+}
+
 std::string format_bytes(std::int64_t bytes) {
-  constexpr std::array<const char*, 7> units{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
   double value = static_cast<double>(bytes);
   if (std::abs(value) < 1024) return fmt::format("{} B", bytes);
   std::size_t unit = 0;
   // What would round to 1024.0 belongs to the next unit.
-  while (std::abs(value) >= 1023.95 && unit + 1 < units.size()) {
+  while (std::abs(value) >= 1023.95 && unit + 1 < kUnits.size()) {
     value /= 1024;
     ++unit;
   }
-  return fmt::format("{:.1f} {}", value, units[unit]);
+  return fmt::format("{:.1f} {}", value, kUnits[unit]);
 }
 
 }  // namespace nf

@@ -19,5 +19,7 @@ std::int64_t parse_bytes(std::string_view text);
 
 /// "512 B", "64.0 MiB"; negative values keep their sign.
 std::string format_bytes(std::int64_t bytes);
+/// The same, rounded up: read back by parse_bytes it is no less than `bytes`. Not negative.
+std::string format_bytes_up(std::int64_t bytes);
 
 }  // namespace nf

@@ -1,6 +1,7 @@
 #include "nn/fit.h"
 
 #include <chrono>
+#include <cmath>
 
 #include "engine/random.h"
 
@@ -35,11 +36,14 @@ void add(std::vector<Tally>& tallies, const std::vector<StepResult>& results, st
 
 }  // namespace
 
-std::vector<OutputMetrics> evaluate(BatchTrainer& trainer, BatchSource& source,
-                                    std::int64_t batch) {
+std::vector<OutputMetrics> evaluate(BatchTrainer& trainer, BatchSource& source, std::int64_t batch,
+                                    const std::function<void()>& on_batch) {
   std::vector<Tally> tallies;
   source.start(batch, 0);
-  while (const Batch* next = source.next()) add(tallies, trainer.evaluate_batch(*next), next->size);
+  while (const Batch* next = source.next()) {
+    add(tallies, trainer.evaluate_batch(*next), next->size);
+    if (on_batch) on_batch();
+  }
   const std::vector<std::string> names = trainer.outputs();
   const auto count = static_cast<double>(source.count());
   std::vector<OutputMetrics> metrics(tallies.size());
@@ -58,6 +62,7 @@ FitResult fit(BatchTrainer& trainer, BatchSource& train, BatchSource* validation
   NF_CHECK(train.count() >= 1, "fit: the training set is empty");
   const std::int64_t epoch_steps = (train.count() + options.batch - 1) / options.batch;
   const std::int64_t steps = epoch_steps * options.epochs;
+  const std::string prefix = options.name.empty() ? "" : options.name + ", ";
   FitResult result;
   std::int64_t step = 0;
   for (std::int64_t epoch = 1; epoch <= options.epochs; ++epoch) {
@@ -80,7 +85,7 @@ FitResult fit(BatchTrainer& trainer, BatchSource& train, BatchSource* validation
       } catch (const OutOfBudget&) {
         throw;
       } catch (const Error& error) {
-        fail("epoch {} step {} of {}: {}", epoch, step, steps, error.what());
+        fail("{}epoch {} step {} of {}: {}", prefix, epoch, step, steps, error.what());
       }
       seen += batch->size;
       watch.stop();
@@ -98,8 +103,12 @@ FitResult fit(BatchTrainer& trainer, BatchSource& train, BatchSource* validation
     if (validation != nullptr) {
       Stopwatch evaluation;
       evaluation.start();
-      metrics.outputs = evaluate(trainer, *validation, options.batch);
+      metrics.outputs = evaluate(trainer, *validation, options.batch, observer.on_evaluated);
       evaluation.stop();
+      for (const OutputMetrics& output : metrics.outputs)
+        NF_CHECK(std::isfinite(output.validation_loss),
+                 "{}epoch {}: the validation loss of {} is {}", prefix, epoch, output.name,
+                 output.validation_loss);
       metrics.evaluation_seconds = evaluation.seconds();
     }
     const std::vector<std::string> names = trainer.outputs();

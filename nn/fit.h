@@ -30,6 +30,7 @@ struct FitOptions {
   Schedule schedule;
   double label_smoothing = 0.0;
   std::uint64_t seed = 0;
+  std::string name = {};  ///< what is being trained, for messages
 };
 
 /// One classifier over one epoch.
@@ -63,6 +64,7 @@ struct StepProgress {
 struct FitObserver {
   std::function<void(const StepProgress&)> on_step;
   std::function<void(const EpochMetrics&)> on_epoch;
+  std::function<void()> on_evaluated = {};  ///< after each batch of validation data
 };
 
 struct FitResult {
@@ -73,11 +75,14 @@ struct FitResult {
 
 /// Trains for `epochs` passes over `train` and evaluates on `validation` (may be null) after each.
 /// The learning rate of step s of S is the optimizers' own times schedule.factor(s, S).
-/// Throws Error naming epoch and step when a loss is not finite.
+/// Throws Error naming epoch and step when a training loss is not finite, epoch and classifier when
+/// a validation loss is not.
 FitResult fit(BatchTrainer& trainer, BatchSource& train, BatchSource* validation,
               const FitOptions& options, const FitObserver& observer = {});
 
-/// One pass in evaluation mode: mean loss and accuracy per classifier.
-std::vector<OutputMetrics> evaluate(BatchTrainer& trainer, BatchSource& source, std::int64_t batch);
+/// One pass in evaluation mode: mean loss and accuracy per classifier. `on_batch` is called after
+/// every batch.
+std::vector<OutputMetrics> evaluate(BatchTrainer& trainer, BatchSource& source, std::int64_t batch,
+                                    const std::function<void()>& on_batch = {});
 
 }  // namespace nf::nn

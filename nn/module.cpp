@@ -78,6 +78,8 @@ void Module::materialize(const ContextPtr& context, std::uint64_t seed) {
 }
 
 void Module::materialize(const ContextPtr& context, const StateDict& state) {
+  // Also where no value is set: a meta device takes none.
+  read([&](const Parameter& parameter) { find_value(state, parameter); });
   place(context, [&](Parameter& parameter) {
     parameter.value.copy_from_host(find_value(state, parameter).values.data());
   });

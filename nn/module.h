@@ -63,7 +63,7 @@ class Module {
   /// on each parameter's name alone. On a meta device no value is computed. Throws Error when
   /// already materialized; after OutOfBudget nothing is held.
   void materialize(const ContextPtr& context, std::uint64_t seed);
-  /// The same with values from `state`. Throws Error like load.
+  /// The same with values from `state`. Throws Error like load, before anything is allocated.
   void materialize(const ContextPtr& context, const StateDict& state);
   /// Gives all device memory back, gradients included.
   void release();

@@ -1,20 +1,15 @@
 #include "nn/safetensors.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <cstdint>
-#include <cstring>
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <span>
 #include <utility>
 #include <vector>
 
+#include "engine/atomic_file.h"
 #include "engine/error.h"
 #include "engine/half.h"
 
@@ -76,60 +71,6 @@ std::string make_header(const std::filesystem::path& path, const Weights& weight
   text.append((8 - text.size() % 8) % 8, ' ');
   return text;
 }
-
-/// A new file beside its final name, which it gets only when all is on the disk.
-class AtomicFile {
- public:
-  explicit AtomicFile(const std::filesystem::path& path)
-      : path_(path), temporary_(fmt::format("{}.{}.tmp", path.string(), ::getpid())) {
-    descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    require(descriptor_ >= 0, "open");
-  }
-  ~AtomicFile() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-    if (!committed_) ::unlink(temporary_.c_str());
-  }
-  AtomicFile(const AtomicFile&) = delete;
-  AtomicFile& operator=(const AtomicFile&) = delete;
-
-  void write(const void* data, std::size_t bytes) {
-    const char* at = static_cast<const char*>(data);
-    while (bytes > 0) {
-      const ssize_t written = ::write(descriptor_, at, bytes);
-      if (written < 0 && errno == EINTR) continue;
-      require(written > 0, "write");
-      at += written;
-      bytes -= static_cast<std::size_t>(written);
-    }
-  }
-
-  void commit() {
-    require(::fsync(descriptor_) == 0, "fsync");
-    require(::close(std::exchange(descriptor_, -1)) == 0, "close");
-    require(::rename(temporary_.c_str(), path_.c_str()) == 0, "rename");
-    committed_ = true;
-    sync_folder();
-  }
-
- private:
-  void require(bool good, const char* call) const {
-    if (!good) fail("{}: {} failed: {}", path_.string(), call, std::strerror(errno));
-  }
-
-  // Makes the new name itself durable; file systems that refuse this keep it anyway.
-  void sync_folder() const {
-    const std::filesystem::path folder = path_.has_parent_path() ? path_.parent_path() : ".";
-    const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (descriptor < 0) return;
-    ::fsync(descriptor);
-    ::close(descriptor);
-  }
-
-  std::filesystem::path path_;
-  std::string temporary_;
-  int descriptor_ = -1;
-  bool committed_ = false;
-};
 
 /// One tensor as the header describes it.
 struct Entry {

@@ -72,11 +72,14 @@ double Schedule::factor(std::int64_t step, std::int64_t total_steps) const {
   check_schedule(*this);
   NF_CHECK(step >= 0 && step < total_steps, "schedule: step {} of {} does not exist", step,
            total_steps);
+  NF_CHECK(warmup_steps < total_steps,
+           "schedule: warmup_steps must be less than all {} steps, got {}", total_steps,
+           warmup_steps);
   const auto total = static_cast<double>(total_steps - warmup_steps);
   if (step >= warmup_steps)
     return shape_factor(*this, static_cast<double>(step - warmup_steps), total);
   const double risen = static_cast<double>(step + 1) / static_cast<double>(warmup_steps);
-  return risen * shape_factor(*this, 0.0, std::fmax(total, 1.0));
+  return risen * shape_factor(*this, 0.0, total);
 }
 
 }  // namespace nf::nn

@@ -14,17 +14,18 @@ ScheduleKind parse_schedule(std::string_view name);
 
 struct Schedule {
   ScheduleKind kind = ScheduleKind::constant;
-  /// Steps over which the factor first rises linearly; the schedule proper fills the rest.
+  /// Steps over which the factor first rises linearly; the schedule proper fills the rest,
+  /// at least one step.
   std::int64_t warmup_steps = 0;
   std::int64_t step_size = 1;   ///< step: steps between two cuts
   double gamma = 0.1;           ///< step: factor of each cut
-  double final_factor = 0.0;    ///< cosine: where it ends
+  double final_factor = 0.0;    ///< cosine: where it heads; a step after the last would be there
   double rise = 0.3;            ///< one_cycle: share of the steps until the peak
   double start_divisor = 25.0;  ///< one_cycle: the peak over the first factor
   double final_divisor = 1e4;   ///< one_cycle: the first over the last factor
 
-  /// Factor for step 0..total_steps-1, at most 1. Throws Error for a step out of range or options
-  /// that make no sense.
+  /// Factor for step 0..total_steps-1, at most 1. Throws Error for a step out of range, a warm-up
+  /// that leaves no step for the schedule proper, or options that make no sense.
   double factor(std::int64_t step, std::int64_t total_steps) const;
 };
 

@@ -12,6 +12,21 @@ StepResult read_back(const CrossEntropy& result) {
           result.correct.to_host<std::int32_t>()[0]};
 }
 
+// Gradients end with their step, also with one that throws: the next would add to them.
+class GradientScope {
+ public:
+  explicit GradientScope(Optimizer& optimizer) : optimizer_(optimizer) {}
+  ~GradientScope() {
+    const PhaseScope phase("update");
+    optimizer_.zero_grad();
+  }
+  GradientScope(const GradientScope&) = delete;
+  GradientScope& operator=(const GradientScope&) = delete;
+
+ private:
+  Optimizer& optimizer_;
+};
+
 // Lets the features go as soon as the head has them: the tape keeps what it needs.
 Tensor classify(const Trainable& trainable, const Pass& pass, Tensor features) {
   if (trainable.head == nullptr) return features;
@@ -41,6 +56,8 @@ DeviceBatch stage_batch(const ContextPtr& context, const Shape& sample_shape, co
 
 StepResult train_step(const Trainable& trainable, Tensor input, const Tensor& labels,
                       const StepOptions& options, Tensor* output) {
+  const UnitScope unit(trainable.name);
+  const GradientScope gradients(*trainable.optimizer);
   Tape tape;
   CrossEntropy result;
   {
@@ -57,14 +74,13 @@ StepResult train_step(const Trainable& trainable, Tensor input, const Tensor& la
            step.loss, trainable.optimizer->options().learning_rate * options.rate_factor);
   tape.backward(result.loss);
   const PhaseScope phase("update");
-  const UnitScope unit(trainable.name);
   trainable.optimizer->step(options.rate_factor);
-  trainable.optimizer->zero_grad();
   return step;
 }
 
 StepResult evaluate_step(const Trainable& trainable, Tensor input, const Tensor& labels,
                          Tensor* output) {
+  const UnitScope unit(trainable.name);
   const PhaseScope phase("evaluate");
   const Pass pass{};
   Tensor features = trainable.body->forward(pass, input);

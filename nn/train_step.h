@@ -45,8 +45,9 @@ Tensor stage_images(const ContextPtr& context, const Shape& sample_shape, const 
 /// Forward, loss, backward, update; gradients are freed. `input` is taken over, so that its memory
 /// goes as soon as the backward has used it; no gradient reaches it. The detached output of the
 /// body is left in `output` where one is given.
-/// Throws Error naming `trainable` when the loss is not finite (nothing is updated then),
-/// OutOfBudget.
+/// Throws Error naming `trainable` when the loss is not finite, OutOfBudget. After any throw no
+/// parameter has changed and no gradient is left; running statistics of batch norms may have moved,
+/// as the forward pass does that.
 StepResult train_step(const Trainable& trainable, Tensor input, const Tensor& labels,
                       const StepOptions& options, Tensor* output = nullptr);
 

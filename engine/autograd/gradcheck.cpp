@@ -19,6 +19,8 @@ double contract(const Tensor& output, const std::vector<double>& weights) {
 
 GradcheckResult gradcheck(const std::function<Tensor(Tape*, const std::vector<Tensor>&)>& function,
                           const std::vector<Tensor>& inputs, const GradcheckOptions& options) {
+  NF_CHECK(options.max_elements >= 1, "gradcheck: max_elements must be at least 1, got {}",
+           options.max_elements);
   for (const Tensor& input : inputs)
     NF_CHECK(input.dtype() == DType::f64, "gradcheck: inputs must be f64, got {}",
              to_string(input.dtype()));
@@ -39,9 +41,11 @@ GradcheckResult gradcheck(const std::function<Tensor(Tape*, const std::vector<Te
     NF_CHECK(static_cast<bool>(input.grad()), "gradcheck: no gradient reached input {}", k);
     const std::vector<double> analytic = input.grad().to_host<double>();
     std::vector<double> values = input.to_host<double>();
-    const std::int64_t n = input.numel();
-    const std::int64_t stride = std::max<std::int64_t>(1, n / options.max_elements);
-    for (std::int64_t i = 0; i < n; i += stride) {
+    // Even steps could miss the same channels all the way.
+    RandomStream pick(random_key(1, Purpose::test), k + 1);
+    std::vector<std::int64_t> probed = permutation(input.numel(), pick);
+    probed.resize(static_cast<std::size_t>(std::min(input.numel(), options.max_elements)));
+    for (const std::int64_t i : probed) {
       const auto at = static_cast<std::size_t>(i);
       const double original = values[at];
       const auto probe = [&](double value) {

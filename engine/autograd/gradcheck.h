@@ -13,7 +13,7 @@ struct GradcheckOptions {
   double step = 1e-5;
   /// Largest allowed |analytic - numeric| / max(1, |analytic|, |numeric|).
   double tolerance = 1e-6;
-  /// At most this many elements of each input are perturbed, spread evenly over it.
+  /// At most this many elements of each input are perturbed, drawn at random, always the same.
   std::int64_t max_elements = 64;
 };
 

@@ -84,11 +84,30 @@ void Tape::record(std::unique_ptr<Node> node, std::initializer_list<const Tensor
   nodes_.push_back(std::move(node));
 }
 
+namespace {
+
+struct Emptied {
+  Tape& tape;
+  ~Emptied() { tape.clear(); }
+};
+
+}  // namespace
+
 void Tape::backward(const Tensor& output, Tensor seed) {
   NF_CHECK(output.requires_grad() && !output.is_leaf(),
            "backward: the output {} was not computed from anything that requires a gradient",
            output.shape().str());
+  if (seed) {
+    NF_CHECK(seed.shape() == output.shape() && seed.dtype() == output.dtype(),
+             "backward: the seed must be {} {} as the output, got {} {}", to_string(output.dtype()),
+             output.shape().str(), to_string(seed.dtype()), seed.shape().str());
+    NF_CHECK(seed.context() == output.context(),
+             "backward: the seed must live in the output's context (output on {}, seed on {})",
+             to_string(output.context()->device()), to_string(seed.context()->device()));
+  }
   const PhaseScope phase("backward");
+  // Half a record is of no use, and would keep memory.
+  const Emptied emptied{*this};
   Gradients gradients(output.context());
   if (!seed)
     seed = Tensor::full(output.context(), output.shape(), 1.0, output.dtype(),

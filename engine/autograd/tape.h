@@ -110,7 +110,8 @@ class Tape {
   /// Walks the record from its end and empties it, freeing what each node saved as soon as it is
   /// done. Gradients of leaves are added to those they have (overwritten where there are none).
   /// `seed` is the gradient of `output`, ones when empty. Throws Error when `output` does not
-  /// depend on a leaf that requires a gradient.
+  /// depend on a leaf that requires a gradient or the seed does not fit it: then the record stays.
+  /// A throw on the way, OutOfBudget say, empties it too; leaves keep the gradients they got.
   void backward(const Tensor& output, Tensor seed = {});
 
   const std::vector<std::unique_ptr<Node>>& nodes() const { return nodes_; }

@@ -1,6 +1,8 @@
 #include "engine/memory/pool.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 
 #include "engine/memory/trace.h"
 
@@ -51,7 +53,11 @@ std::byte* Pool::allocate(std::int64_t bytes, Category category) {
 void Pool::free(std::byte* address) noexcept {
   const std::lock_guard lock(mutex_);
   const auto piece = live_.find(address - range_->base());
-  if (piece == live_.end()) return;
+  if (piece == live_.end()) {
+    std::fprintf(stderr, "pool: asked to free %p, which it did not grant or has back already\n",
+                 static_cast<void*>(address));
+    std::abort();
+  }
   std::int64_t offset = piece->first;
   std::int64_t size = piece->second.granted;
   const Category category = piece->second.what.category;

@@ -77,6 +77,8 @@ class Pool {
   /// Grants `bytes` rounded up to the granularity; 0 bytes take one granule.
   /// Throws OutOfBudget when neither a hole nor the rest of the range is large enough.
   std::byte* allocate(std::int64_t bytes, Category category);
+  /// Takes back what allocate granted. Any other address, also one freed before, is an error of the
+  /// program that would corrupt what others hold: it says so on stderr and aborts.
   void free(std::byte* address) noexcept;
 
   PoolStats stats() const;

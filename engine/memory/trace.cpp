@@ -1,7 +1,8 @@
 #include "engine/memory/trace.h"
 
-#include <fstream>
 #include <nlohmann/json.hpp>
+
+#include "engine/atomic_file.h"
 
 namespace nf {
 namespace {
@@ -35,7 +36,7 @@ void MemoryTrace::record(MemoryAction action, const std::byte* address, std::int
   events_.push_back({std::chrono::duration_cast<std::chrono::nanoseconds>(elapsed).count(), action,
                      reinterpret_cast<std::uintptr_t>(address), asked, granted, after.live,
                      after.reserved, after.by_category, category, std::string(tags.op), tags.unit,
-                     std::string(tags.phase)});
+                     std::string(tags.phase), stage_});
 }
 
 void check_trace_path(const std::filesystem::path& path) {
@@ -45,58 +46,66 @@ void check_trace_path(const std::filesystem::path& path) {
 
 void MemoryTrace::write(const std::filesystem::path& path) const {
   check_trace_path(path);
-  std::ofstream out(path);
-  NF_CHECK(out.good(), "trace: can't write {}", path.string());
+  AtomicFile out(path);
   if (path.extension() == ".csv")
     write_csv(out);
   else
     write_chrome(out);
-  out.close();
-  NF_CHECK(out.good(), "trace: writing {} failed", path.string());
+  out.commit();
 }
 
-void MemoryTrace::write_csv(std::ostream& out) const {
-  out << "time_ns,action,address,asked,granted,live,reserved,category,op,unit,phase\n";
+void MemoryTrace::write_csv(AtomicFile& out) const {
+  out.write("time_ns,action,address,asked,granted,live,reserved,category,op,unit,phase,stage\n");
   for (const MemoryEvent& e : events_)
-    out << fmt::format("{},{},{:#x},{},{},{},{},{},{},{},{}\n", e.time_ns, to_string(e.action),
-                       e.address, e.asked, e.granted, e.live, e.reserved, nf::to_string(e.category),
-                       csv_field(e.op), csv_field(e.unit), csv_field(e.phase));
+    out.write(fmt::format("{},{},{:#x},{},{},{},{},{},{},{},{},{}\n", e.time_ns,
+                          to_string(e.action), e.address, e.asked, e.granted, e.live, e.reserved,
+                          nf::to_string(e.category), csv_field(e.op), csv_field(e.unit),
+                          csv_field(e.phase), csv_field(e.stage)));
 }
 
-void MemoryTrace::write_chrome(std::ostream& out) const {
+void MemoryTrace::write_chrome(AtomicFile& out) const {
   using nlohmann::json;
   // Times are microseconds with three decimals; events are streamed, as traces can be large.
   const auto stamp = [](const MemoryEvent& e) { return static_cast<double>(e.time_ns) / 1000.0; };
-  out << R"({"schemaVersion":1,"displayTimeUnit":"ms","traceEvents":[)" << '\n';
-  out << R"({"name":"process_name","ph":"M","pid":1,"tid":1,"args":{"name":"neuroflux memory"}})";
+  const auto add = [&](const json& event) {
+    // A unit's name is the user's own and need not be UTF-8.
+    out.write(",\n" + event.dump(-1, ' ', false, json::error_handler_t::replace));
+  };
+  out.write(R"({"schemaVersion":1,"displayTimeUnit":"ms","traceEvents":[)"
+            "\n");
+  out.write(
+      R"({"name":"process_name","ph":"M","pid":1,"tid":1,"args":{"name":"neuroflux memory"}})");
+  std::string stage;
   for (const MemoryEvent& e : events_) {
+    if (e.stage != stage) {
+      stage = e.stage;
+      add({{"name", stage}, {"ph", "i"}, {"s", "g"}, {"pid", 1}, {"tid", 1}, {"ts", stamp(e)}});
+    }
     json live = json::object();
     for (int i = 0; i < kCategories; ++i)
       live[nf::to_string(static_cast<Category>(i))] = e.by_category[static_cast<std::size_t>(i)];
-    out << ",\n"
-        << json{{"name", "live bytes"}, {"ph", "C"}, {"pid", 1}, {"ts", stamp(e)}, {"args", live}};
-    out << ",\n"
-        << json{{"name", "pool"},
-                {"ph", "C"},
-                {"pid", 1},
-                {"ts", stamp(e)},
-                {"args", {{"live", e.live}, {"reserved", e.reserved}}}};
-    out << ",\n"
-        << json{{"name", fmt::format("{} {}", to_string(e.action), nf::to_string(e.category))},
-                {"ph", "i"},
-                {"s", "t"},
-                {"pid", 1},
-                {"tid", 1},
-                {"ts", stamp(e)},
-                {"args",
-                 {{"op", e.op},
-                  {"unit", e.unit},
-                  {"phase", e.phase},
-                  {"asked", e.asked},
-                  {"granted", e.granted},
-                  {"address", fmt::format("{:#x}", e.address)}}}};
+    add({{"name", "live bytes"}, {"ph", "C"}, {"pid", 1}, {"ts", stamp(e)}, {"args", live}});
+    add({{"name", "pool"},
+         {"ph", "C"},
+         {"pid", 1},
+         {"ts", stamp(e)},
+         {"args", {{"live", e.live}, {"reserved", e.reserved}}}});
+    add({{"name", fmt::format("{} {}", to_string(e.action), nf::to_string(e.category))},
+         {"ph", "i"},
+         {"s", "t"},
+         {"pid", 1},
+         {"tid", 1},
+         {"ts", stamp(e)},
+         {"args",
+          {{"op", e.op},
+           {"unit", e.unit},
+           {"phase", e.phase},
+           {"stage", e.stage},
+           {"asked", e.asked},
+           {"granted", e.granted},
+           {"address", fmt::format("{:#x}", e.address)}}}});
   }
-  out << "\n]}\n";
+  out.write("\n]}\n");
 }
 
 }  // namespace nf

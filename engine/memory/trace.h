@@ -13,6 +13,8 @@
 
 namespace nf {
 
+class AtomicFile;
+
 enum class MemoryAction : std::uint8_t { allocate, free, out_of_budget };
 
 struct MemoryEvent {
@@ -28,6 +30,7 @@ struct MemoryEvent {
   std::string op;
   std::string unit;
   std::string phase;
+  std::string stage;  ///< of the program: "bp", "block 2"
 };
 
 class MemoryTrace {
@@ -37,19 +40,37 @@ class MemoryTrace {
   void record(MemoryAction action, const std::byte* address, std::int64_t asked,
               std::int64_t granted, const PoolStats& after, Category category);
 
+  /// What later events belong to. In a Chrome trace an instant event of that name marks the change.
+  void set_stage(std::string stage) { stage_ = std::move(stage); }
+
   /// By extension: .csv (one row an event) or .json (Chrome trace: one counter track with a series
   /// per category, one for live and reserved, and an instant event per allocation).
-  /// Throws Error for another extension or a file that can't be written.
+  /// Throws Error for another extension or a file that can't be written, of which nothing is left.
   void write(const std::filesystem::path& path) const;
 
   const std::vector<MemoryEvent>& events() const { return events_; }
 
  private:
-  void write_csv(std::ostream& out) const;
-  void write_chrome(std::ostream& out) const;
+  void write_csv(AtomicFile& out) const;
+  void write_chrome(AtomicFile& out) const;
 
   std::chrono::steady_clock::time_point start_;
   std::vector<MemoryEvent> events_;
+  std::string stage_;
+};
+
+/// Has a pool record its events from here to end(), or to the end of the scope: a pool must not
+/// keep a trace that may be gone before it. A null trace records nothing.
+class TraceScope {
+ public:
+  TraceScope(Pool& pool, MemoryTrace* trace) : pool_(pool) { pool_.set_trace(trace); }
+  ~TraceScope() { end(); }
+  TraceScope(const TraceScope&) = delete;
+  TraceScope& operator=(const TraceScope&) = delete;
+  void end() { pool_.set_trace(nullptr); }
+
+ private:
+  Pool& pool_;
 };
 
 /// Throws Error unless the extension is one that MemoryTrace::write knows.

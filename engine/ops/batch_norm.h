@@ -7,7 +7,9 @@
 namespace nf {
 
 struct BatchNormOptions {
-  bool training = true;  ///< batch statistics (and running ones updated), or running statistics
+  /// Batch statistics (and running ones updated, where a channel has more than one value), or
+  /// running statistics.
+  bool training = true;
   double eps = 1e-5;
   double momentum = 0.1;
   Activation activation = Activation::none;
@@ -20,7 +22,9 @@ struct BatchNormState {
 
 /// activation(gamma * (x - mean) / sqrt(var + eps) + beta + residual), residual of x's shape or
 /// empty. In training the backward keeps x and the batch statistics; the activation's mask is
-/// computed again from them, only with a residual the output is kept too. In evaluation nothing is
+/// computed again from them, only with a residual the output is kept too. Training on one value per
+/// channel gives activation(beta + residual) and leaves the running statistics alone, where PyTorch
+/// refuses: the last batch of an epoch may be a single image. In evaluation nothing is
 /// recorded: a tape that wants a gradient through it is an Error.
 /// Throws Error for shapes that don't fit, OutOfBudget.
 Tensor batch_norm(Tape* tape, const Tensor& x, const Tensor& residual, BatchNormState& state,

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 #include <string>
+#include <system_error>
 
 #include "engine/error.h"
 #include "engine/random.h"
@@ -54,7 +55,7 @@ void check_image_set(const ImageSet& set) {
 
 ImageSet load_idx_images(const std::filesystem::path& images_path,
                          const std::filesystem::path& labels_path, std::int64_t classes) {
-  NF_CHECK(classes > 0, "load_idx_images: classes must be positive, is {}", classes);
+  NF_CHECK(classes >= 0, "load_idx_images: classes must not be negative, is {}", classes);
   IdxFile images = read_idx(images_path);
   if (images.extents.size() != 3)
     fail_data("{}: byte 3: images have rank 3 (count, height, width), this file has rank {}",
@@ -70,10 +71,12 @@ ImageSet load_idx_images(const std::filesystem::path& images_path,
   if (labels.extents[0] != images.extents[0])
     fail_data("{}: byte 4: the count of labels must be that of the images, is {}, {} has {}",
               labels_path.string(), labels.extents[0], images_path.string(), images.extents[0]);
-  for (std::size_t i = 0; i < labels.data.size(); ++i)
+  for (std::size_t i = 0; i < labels.data.size() && classes > 0; ++i)
     if (labels.data[i] >= classes)
       fail_data("{}: byte {}: label {} must be below {}, is {}", labels_path.string(), 8 + i, i,
                 classes, labels.data[i]);
+  if (classes == 0)
+    classes = std::max(2, 1 + *std::max_element(labels.data.begin(), labels.data.end()));
 
   return {.count = images.extents[0],
           .height = images.extents[1],
@@ -85,10 +88,12 @@ ImageSet load_idx_images(const std::filesystem::path& images_path,
 }
 
 IdxPaths find_idx(const std::filesystem::path& folder, Split split) {
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(folder, ignored))
+    fail_data("{}: the folder does not exist", folder.string());
   const std::string prefix = split == Split::train ? "train" : "t10k";
   const auto find = [&](const std::string& name) {
     for (const std::string& candidate : {name, name + ".gz"}) {
-      std::error_code ignored;
       const std::filesystem::path path = folder / candidate;
       if (std::filesystem::exists(path, ignored)) return path;
     }

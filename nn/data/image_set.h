@@ -24,10 +24,11 @@ struct ImageSet {
 /// [0, classes). A count of 0 is allowed.
 void check_image_set(const ImageSet& set);
 
-/// Reads grey images (rank 3) and their labels (rank 1). Throws DataError for damaged files, no
-/// images, counts that disagree and labels that are not below `classes`.
+/// Reads grey images (rank 3) and their labels (rank 1). `classes` 0 stands for the largest label
+/// plus one, at least 2. Throws DataError for damaged files, no images, counts that disagree and
+/// labels that are not below `classes` where it is given.
 ImageSet load_idx_images(const std::filesystem::path& images_path,
-                         const std::filesystem::path& labels_path, std::int64_t classes = 10);
+                         const std::filesystem::path& labels_path, std::int64_t classes = 0);
 
 enum class Split { train, test };
 
@@ -37,7 +38,7 @@ struct IdxPaths {
 };
 
 /// The files of one split under their standard names (train-images-idx3-ubyte, …), as they are or
-/// with ".gz". Throws DataError that names the folder and both names tried.
+/// with ".gz". Throws DataError that names the folder, where it exists with both names tried.
 IdxPaths find_idx(const std::filesystem::path& folder, Split split);
 
 struct GeneratedOptions {

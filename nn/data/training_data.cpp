@@ -1,6 +1,7 @@
 #include "nn/data/training_data.h"
 
 #include <algorithm>
+#include <array>
 
 #include "engine/error.h"
 
@@ -73,12 +74,39 @@ std::unique_ptr<Loader> TrainingData::validation() const {
 }
 std::unique_ptr<Loader> TrainingData::test() const { return in_order(test_, test_indices_); }
 
+namespace {
+
+// Classes counted from the labels must all occur in training: one damaged byte would else make a
+// net of up to 256.
+void check_counted_classes(const ImageSet& train, const IdxPaths& train_paths, const ImageSet& test,
+                           const IdxPaths& test_paths) {
+  std::array<bool, 256> seen{};
+  for (const std::int32_t label : train.labels) seen[static_cast<std::size_t>(label)] = true;
+  const auto check = [&](const ImageSet& set, const IdxPaths& paths) {
+    const auto largest = std::max_element(set.labels.begin(), set.labels.end());
+    const auto missing = std::find(seen.begin(), seen.begin() + *largest + 1, false);
+    if (missing <= seen.begin() + *largest)
+      fail_data(
+          "{}: byte {}: label {} is {}, but no training image has label {}; where that is meant, "
+          "the number of classes must be given",
+          paths.labels.string(), 8 + (largest - set.labels.begin()), largest - set.labels.begin(),
+          *largest, missing - seen.begin());
+  };
+  check(train, train_paths);
+  check(test, test_paths);
+}
+
+}  // namespace
+
 TrainingData load_idx_folder(const std::filesystem::path& folder,
                              const TrainingDataOptions& options) {
-  const IdxPaths train = find_idx(folder, Split::train);
-  const IdxPaths test = find_idx(folder, Split::test);
-  return TrainingData(load_idx_images(train.images, train.labels),
-                      load_idx_images(test.images, test.labels), options);
+  const IdxPaths train_paths = find_idx(folder, Split::train);
+  const IdxPaths test_paths = find_idx(folder, Split::test);
+  ImageSet train = load_idx_images(train_paths.images, train_paths.labels, options.classes);
+  ImageSet test = load_idx_images(test_paths.images, test_paths.labels, options.classes);
+  if (options.classes == 0) check_counted_classes(train, train_paths, test, test_paths);
+  train.classes = test.classes = std::max(train.classes, test.classes);
+  return TrainingData(std::move(train), std::move(test), options);
 }
 
 }  // namespace nf::nn

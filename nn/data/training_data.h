@@ -21,6 +21,9 @@ struct TrainingDataOptions {
   bool flip = false;              ///< augmentation
   std::uint64_t seed = 0;         ///< of the split, the order and the augmentation
   int threads = 1;                ///< that prepare batches
+  /// Of the files that load_idx_folder reads; 0: the largest label in them plus one, at least 2,
+  /// and every label below it must occur in training.
+  std::int64_t classes = 0;
 };
 
 class TrainingData {
@@ -59,7 +62,7 @@ class TrainingData {
 };
 
 /// Reads train-images-idx3-ubyte and its three companions (each with or without .gz) from a folder.
-/// Throws DataError.
+/// Throws DataError, also for labels that don't fit options.classes.
 TrainingData load_idx_folder(const std::filesystem::path& folder,
                              const TrainingDataOptions& options);
 

@@ -192,6 +192,21 @@ TEST_F(OpErrors, CrossEntropy) {
             "softmax_cross_entropy: label smoothing must be in [0, 1), got 1");
 }
 
+// Labels are values, so they are looked at where something is computed.
+TEST_F(OpErrors, CrossEntropyLabelsOutOfRange) {
+  for (const CpuPath& path : kCpuPaths) {
+    const ContextPtr context = path.context();
+    const Tensor logits = Tensor::full(context, {4, 10}, 0, path.dtype);
+    const auto text = [&](const std::vector<std::int32_t>& labels) {
+      const Tensor target = Tensor::from_host<std::int32_t>(context, {4}, labels);
+      return error_text([&] { softmax_cross_entropy(nullptr, logits, target); });
+    };
+    EXPECT_EQ(text({0, 9, 10, -1}), "softmax_cross_entropy: label 2 must be in [0, 10), got 10");
+    EXPECT_EQ(text({0, 9, 8, -1}), "softmax_cross_entropy: label 3 must be in [0, 10), got -1");
+    EXPECT_EQ(text({0, 9, 8, 1}), "");
+  }
+}
+
 // A refused request names the operator, and nothing is left behind.
 TEST_F(OpErrors, OutOfBudgetNamesTheOperator) {
   const ContextPtr small = Context::create({.budget = 1 << 20});

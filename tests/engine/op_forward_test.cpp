@@ -4,11 +4,13 @@
 namespace nf::test {
 namespace {
 
+constexpr int kThreads = 3;
+
 class OpForward : public ::testing::TestWithParam<std::tuple<CpuPath, std::string>> {};
 
 TEST_P(OpForward, MatchesTheReference) {
   const auto& [path, op] = GetParam();
-  const ContextPtr context = path.context();
+  const ContextPtr context = path.context(kThreads);
   for (const Instance& instance : instances(op)) {
     const Tensor y = instance.run(nullptr, input_tensors(instance, context, path.dtype));
     ASSERT_EQ(y.shape(), instance.output) << instance.name;
@@ -22,7 +24,7 @@ TEST_P(OpForward, MatchesTheReference) {
 
 TEST_P(OpForward, RecordingDoesNotChangeTheResult) {
   const auto& [path, op] = GetParam();
-  const ContextPtr context = path.context();
+  const ContextPtr context = path.context(kThreads);
   for (const Instance& instance : instances(op)) {
     if (!instance.recorded) continue;
     std::vector<Tensor> inputs = input_tensors(instance, context, path.dtype);

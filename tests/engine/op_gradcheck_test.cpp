@@ -6,10 +6,13 @@
 namespace nf::test {
 namespace {
 
+// Thousands of tiny passes: threads would spend their time waiting for each other.
+ContextPtr single_threaded() { return kCpuPaths[2].context(1); }
+
 class OpGradcheck : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(OpGradcheck, AgreesWithFiniteDifferences) {
-  const ContextPtr context = kCpuPaths[2].context();
+  const ContextPtr context = single_threaded();
   for (const Instance& t : instances(GetParam())) {
     if (!t.recorded || !t.gradcheck) continue;
     const std::int64_t probes = t.output.numel() > 5000 ? 4 : 32;
@@ -25,7 +28,7 @@ INSTANTIATE_TEST_SUITE_P(Cpu, OpGradcheck, ::testing::ValuesIn(operator_names())
 
 // A wrong gradient must be caught, or the test above says nothing.
 TEST(Gradcheck, CatchesAWrongGradient) {
-  const ContextPtr context = kCpuPaths[2].context();
+  const ContextPtr context = single_threaded();
   class Doubled : public Node {
    public:
     Doubled() : Node("doubled") {}
@@ -44,7 +47,7 @@ TEST(Gradcheck, CatchesAWrongGradient) {
 
 // A block with a shortcut, where one tensor feeds two operators of different kinds.
 TEST(Gradcheck, ResidualBlock) {
-  const ContextPtr context = kCpuPaths[2].context();
+  const ContextPtr context = single_threaded();
   const auto function = [&](Tape* tape, const std::vector<Tensor>& in) {
     const auto state = [&](std::size_t i) {
       return BatchNormState{in[i], in[i + 1], Tensor::full(context, {3}, 0, DType::f64),

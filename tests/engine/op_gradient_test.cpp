@@ -7,6 +7,8 @@
 namespace nf::test {
 namespace {
 
+constexpr int kThreads = 3;
+
 class OpGradient : public ::testing::TestWithParam<std::tuple<CpuPath, std::string>> {
  protected:
   const CpuPath& path() const { return std::get<0>(GetParam()); }
@@ -35,7 +37,7 @@ class OpGradient : public ::testing::TestWithParam<std::tuple<CpuPath, std::stri
 };
 
 TEST_P(OpGradient, MatchesTheReference) {
-  const ContextPtr context = path().context();
+  const ContextPtr context = path().context(kThreads);
   for (const Instance& t : recorded()) {
     std::vector<Tensor> inputs = input_tensors(t, context, path().dtype);
     for (Tensor& input : inputs) input.set_requires_grad(true);
@@ -47,7 +49,7 @@ TEST_P(OpGradient, MatchesTheReference) {
 }
 
 TEST_P(OpGradient, SecondPassAddsToTheFirst) {
-  const ContextPtr context = path().context();
+  const ContextPtr context = path().context(kThreads);
   for (const Instance& t : recorded()) {
     std::vector<Tensor> inputs = input_tensors(t, context, path().dtype);
     for (Tensor& input : inputs) input.set_requires_grad(true);
@@ -61,7 +63,7 @@ TEST_P(OpGradient, SecondPassAddsToTheFirst) {
 // Each of three branches gets a gradient that the others may share, and all add to one input that
 // is no leaf.
 TEST_P(OpGradient, BranchesOfOneInputAddUp) {
-  const ContextPtr context = path().context();
+  const ContextPtr context = path().context(kThreads);
   for (const Instance& t : recorded()) {
     std::vector<Tensor> inputs = input_tensors(t, context, path().dtype);
     for (Tensor& input : inputs) input.set_requires_grad(true);
@@ -76,7 +78,7 @@ TEST_P(OpGradient, BranchesOfOneInputAddUp) {
 }
 
 TEST_P(OpGradient, EachInputAlone) {
-  const ContextPtr context = path().context();
+  const ContextPtr context = path().context(kThreads);
   for (const Instance& t : recorded()) {
     const std::vector<Values> expected = t.backward();
     for (std::size_t i = 0; i < t.inputs.size(); ++i) {
@@ -90,6 +92,21 @@ TEST_P(OpGradient, EachInputAlone) {
     }
   }
   EXPECT_EQ(context->pool().stats().live, 0) << "a backward pass kept memory";
+}
+
+// The sum hands one gradient to both sides; whoever comes first must not write over it.
+TEST_P(OpGradient, LeavesASharedGradientAlone) {
+  const ContextPtr context = path().context(kThreads);
+  for (const Instance& t : recorded()) {
+    std::vector<Tensor> inputs = input_tensors(t, context, path().dtype);
+    for (Tensor& input : inputs) input.set_requires_grad(true);
+    Tensor other = Tensor::full(context, t.output, 0, path().dtype);
+    other.set_requires_grad(true);
+    Tape tape;
+    const Tensor beside = reshape(&tape, other, t.output);
+    tape.backward(add(&tape, t.run(&tape, inputs), beside), seed(t, context));
+    expect_close(to_values(other.grad()), t.dy, 0, t.name);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, OpGradient,

@@ -142,6 +142,15 @@ TEST_P(OpRules, BatchNormOfEqualValuesIsItsBeta) {
   for (std::size_t i = 0; i < 32; ++i) EXPECT_EQ(to_values(y)[i], i % 2 == 0 ? 0.5 : -0.25);
 }
 
+TEST_P(OpRules, BatchNormOfASingleRowLeavesTheRunningStatisticsAlone) {
+  BatchNormState state{filled({3}, 2), tensor({3}, {0.5, -0.25, 4}), tensor({3}, {1, 2, 3}),
+                       tensor({3}, {4, 5, 6})};
+  const Tensor y = batch_norm(nullptr, random({1, 1, 1, 3}, "x"), {}, state, {.momentum = 1});
+  EXPECT_EQ(to_values(y), (Values{0.5, -0.25, 4}));
+  EXPECT_EQ(to_values(state.running_mean), (Values{1, 2, 3}));
+  EXPECT_EQ(to_values(state.running_var), (Values{4, 5, 6}));
+}
+
 TEST_P(OpRules, BatchNormKeepsItsOutputOnlyForAMaskedResidual) {
   const Shape shape{4, 8, 8, 16};
   const Tensor x = random(shape, "x").set_requires_grad(true), residual = random(shape, "r");
@@ -201,6 +210,20 @@ TEST_P(OpRules, CrossEntropyCountsTheFirstLargest) {
   const CrossEntropy result = softmax_cross_entropy(
       nullptr, logits, Tensor::from_host<std::int32_t>(context_, {4}, labels));
   EXPECT_EQ(result.correct.to_host<std::int32_t>(), std::vector<std::int32_t>{2});
+}
+
+TEST_P(OpRules, CrossEntropyCountsNoRowWithoutAPrediction) {
+  const double nan = static_cast<double>(kNan), infinity = static_cast<double>(kInfinity);
+  const Tensor logits = tensor({5, 3}, {nan, 1, 0,                        //
+                                        5, nan, 1,                        //
+                                        infinity, 0, 0,                   //
+                                        -infinity, -infinity, -infinity,  //
+                                        -infinity, 2, 1});
+  const std::vector<std::int32_t> labels{0, 0, 0, 0, 1};
+  const CrossEntropy result = softmax_cross_entropy(
+      nullptr, logits, Tensor::from_host<std::int32_t>(context_, {5}, labels));
+  EXPECT_EQ(result.correct.to_host<std::int32_t>(), std::vector<std::int32_t>{1});
+  EXPECT_TRUE(std::isnan(to_values(result.loss)[0]));
 }
 
 TEST_P(OpRules, CrossEntropyMatchesTheReferencesCount) {

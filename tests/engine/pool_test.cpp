@@ -89,15 +89,15 @@ TEST(Pool, GivesBackItsEnd) {
   EXPECT_EQ(t.pool.stats().peak_live, 768);
 }
 
-TEST(Pool, FreesOnlyWhatItGranted) {
+TEST(PoolDeathTest, FreesOnlyWhatItGranted) {
   TestPool t(1 << 20);
   const std::int64_t a = t.allocate(256);
-  t.free(a + 1);
-  t.free(a + 256);
-  EXPECT_EQ(t.pool.stats().live, 256);
-  t.free(a);
+  EXPECT_DEATH(t.free(a + 1), "pool: asked to free 0x100001, which it did not grant");
+  EXPECT_DEATH(t.free(a + 256), "pool: asked to free 0x100100");
+  EXPECT_DEATH(t.pool.free(nullptr), "pool: asked to free");
   t.free(a);
   EXPECT_EQ(t.pool.stats().live, 0);
+  EXPECT_DEATH(t.free(a), "or has back already");
 }
 
 TEST(Pool, TellsTheRangeWhatMayBeTouched) {

@@ -131,7 +131,7 @@ TEST(Tape, NoticesAnEditOfASavedTensor) {
   Tensor y = relu(&tape, x);
   const Tensor z = add(&tape, y, y);
   const std::uint64_t version = y.version();
-  Tensor row = y.rows(0, 1);
+  Tensor row = y.detached().rows(0, 1);
   row.backend().fill(row.mutable_view(), 0);
   EXPECT_EQ(error_text([&] { tape.backward(z); }),
             fmt::format("relu: a tensor saved for the backward pass [2,3] was edited in place "
@@ -149,6 +149,45 @@ TEST(Tape, BackwardNeedsSomethingToDifferentiate) {
   EXPECT_EQ(error_text([&] { tape.backward(y.detached()); }), text);
   EXPECT_EQ(error_text([&] { tape.backward(x); }), text);
   EXPECT_EQ(error_text([&] { tape.backward(relu(&tape, Tensor::full(c, {2}, 1))); }), text);
+}
+
+TEST(Tape, TheSeedMustFitTheOutput) {
+  const ContextPtr c = context();
+  const Tensor x = leaf(c, {2, 3});
+  Tape tape;
+  const Tensor y = relu(&tape, x);
+  const auto text = [&](const Tensor& seed) { return error_text([&] { tape.backward(y, seed); }); };
+  EXPECT_EQ(text(Tensor::full(c, {3, 2}, 1)),
+            "backward: the seed must be f32 [2,3] as the output, got f32 [3,2]");
+  EXPECT_EQ(text(Tensor::full(c, {2, 3}, 1, DType::f64)),
+            "backward: the seed must be f32 [2,3] as the output, got f64 [2,3]");
+  EXPECT_EQ(text(Tensor::full(context(), {2, 3}, 1)),
+            "backward: the seed must live in the output's context (output on cpu, seed on cpu)");
+  // Nothing had begun.
+  EXPECT_EQ(tape.nodes().size(), 1U);
+  tape.backward(y, Tensor::full(c, {2, 3}, 2));
+  EXPECT_EQ(x.grad().to_host<float>(), Floats(6, 2));
+}
+
+TEST(Tape, AThrowOnTheWayEmptiesTheRecord) {
+  const ContextPtr c = context();
+  const Tensor x = leaf(c, {4});
+  class Refusing : public Node {
+   public:
+    Refusing() : Node("refusing") {}
+    void backward(Tensor, Gradients&) override { fail("refused"); }
+  };
+  Tape tape;
+  Tensor y = relu(&tape, x);
+  const Tensor z = y.detached();
+  tape.record(std::make_unique<Refusing>(), {&y}, z);
+  y = Tensor();
+  const Tensor out = relu(&tape, z);
+  const std::int64_t saved = tape.saved_bytes();
+  EXPECT_GT(saved, 0);
+  EXPECT_EQ(error_text([&] { tape.backward(out); }), "refused");
+  EXPECT_TRUE(tape.nodes().empty());
+  EXPECT_FALSE(x.grad());
 }
 
 TEST(Tape, DetachingStopsTheGradient) {
@@ -192,6 +231,34 @@ TEST(Tape, ASumOfOneTensorWithItselfCountsTwice) {
   const Tensor four = add(&tape, add(&tape, h, h), add(&tape, h, h));
   tape.backward(four);
   EXPECT_EQ(x.grad().to_host<float>(), (Floats{4, 4}));
+}
+
+TEST(Tape, AdditionHandsOnItsGradientWithoutACopy) {
+  const ContextPtr c = context();
+  const Tensor a = leaf(c, {1000}), b = leaf(c, {1000});
+  Tape tape;
+  const Tensor y = add(&tape, relu(&tape, a), relu(&tape, b));
+  MemoryTrace trace;
+  c->pool().set_trace(&trace);
+  tape.backward(y);
+  c->pool().set_trace(nullptr);
+  // The seed, and one more once the first rectifier finds it shared.
+  std::vector<std::string> asking;
+  for (const MemoryEvent& e : trace.events())
+    if (e.action == MemoryAction::allocate) asking.push_back(e.op);
+  EXPECT_EQ(asking, (std::vector<std::string>{"", "relu"}));
+}
+
+TEST(Tape, AddingToASharedGradientLeavesTheOthersAlone) {
+  const ContextPtr c = context();
+  const Tensor x = leaf(c, {1, 2, 2, 3}), other = leaf(c, {1, 2, 2, 3});
+  Tape tape;
+  const Tensor h = relu(&tape, x), beside = relu(&tape, other);
+  const Tensor pooled = avg_pool(&tape, h, {.kernel = 1});
+  // Both sums hand one gradient on: `h` has it when the pooling adds its own to it.
+  tape.backward(add(&tape, pooled, add(&tape, h, beside)));
+  EXPECT_EQ(x.grad().to_host<float>(), Floats(12, 2));
+  EXPECT_EQ(other.grad().to_host<float>(), Floats(12, 1));
 }
 
 TEST(Tape, DeepChainsNeedNoStack) {

@@ -1,5 +1,6 @@
 #include "engine/tensor.h"
 
+#include <limits>
 #include <numeric>
 
 #include "tests/support/expect.h"
@@ -101,6 +102,16 @@ TEST(Tensor, ViewsMustFit) {
   EXPECT_THROW(a.rows(3, 2), Error);
 }
 
+TEST(Tensor, ViewsHaveNoHistory) {
+  Tensor a = counting(context(), {4, 3});
+  a.set_requires_grad(true);
+  EXPECT_FALSE(a.reshaped({12}).requires_grad());
+  EXPECT_EQ(
+      error_text([&] { a.rows(0, 1); }),
+      "rows: no gradient flows through a range of rows, but [4,3] wants one; detach it first");
+  EXPECT_EQ(a.detached().rows(1, 2).to_host<float>(), (Floats{3, 4, 5}));
+}
+
 TEST(Tensor, CloneHasMemoryOfItsOwn) {
   Tensor a = counting(context(), {3});
   Tensor b = a.clone(Category::buffer);
@@ -145,6 +156,9 @@ TEST(Context, BudgetsAreWholeGranules) {
   options.budget = -1;
   EXPECT_EQ(error_text([&] { Context::create(options); }),
             "context: the budget must not be negative, got -1");
+  options.budget = std::numeric_limits<std::int64_t>::max();
+  EXPECT_NE(error_text([&] { Context::create(options); }).find("cpu: can't reserve"),
+            std::string::npos);
   const std::int64_t granule = context()->backend().alignment();
   options.budget = 5 * granule - 1;
   const ContextPtr c = Context::create(options);

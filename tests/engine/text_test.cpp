@@ -62,5 +62,18 @@ TEST(FormatBytes, ShowsOneDecimalOfTheFittingUnit) {
   EXPECT_EQ(format_bytes(std::numeric_limits<std::int64_t>::max()), "8.0 EiB");
 }
 
+TEST(FormatBytesUp, ReadBackIsNoLess) {
+  EXPECT_EQ(format_bytes_up(1023), "1023 B");
+  EXPECT_EQ(format_bytes_up(1024), "1.0 KiB");
+  EXPECT_EQ(format_bytes_up(1025), "1.1 KiB");
+  EXPECT_EQ(format_bytes_up((1 << 20) - 1), "1024.0 KiB");
+  EXPECT_EQ(format_bytes_up((std::int64_t{19} << 19) + 1), "9.6 MiB");
+  for (std::int64_t bytes = 1; bytes < std::int64_t{1} << 50; bytes = bytes * 3 / 2 + 1) {
+    const std::int64_t back = parse_bytes(format_bytes_up(bytes));
+    EXPECT_GE(back, bytes);
+    EXPECT_LE(static_cast<double>(back), 1.1 * static_cast<double>(bytes));
+  }
+}
+
 }  // namespace
 }  // namespace nf

@@ -1,5 +1,8 @@
 #include "engine/memory/trace.h"
 
+#include <sys/resource.h>
+
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -22,6 +25,7 @@ class Trace : public ::testing::Test {
     const std::string test = ::testing::UnitTest::GetInstance()->current_test_info()->name();
     directory_ = std::filesystem::path(::testing::TempDir()) / ("trace_" + test);
     std::filesystem::create_directories(directory_);
+    trace_.set_stage("block 2");
     pool_.set_trace(&trace_);
     const PhaseScope phase("forward");
     const UnitScope unit("block 1, \"stem\"");
@@ -38,6 +42,9 @@ class Trace : public ::testing::Test {
 
   std::string written(const std::string& name) const {
     trace_.write(directory_ / name);
+    return read(name);
+  }
+  std::string read(const std::string& name) const {
     std::ifstream in(directory_ / name);
     std::stringstream text;
     text << in.rdbuf();
@@ -96,12 +103,13 @@ TEST_F(Trace, CsvReadsBack) {
   std::istringstream text(written("events.csv"));
   std::string line;
   std::getline(text, line);
-  EXPECT_EQ(line, "time_ns,action,address,asked,granted,live,reserved,category,op,unit,phase");
+  EXPECT_EQ(line,
+            "time_ns,action,address,asked,granted,live,reserved,category,op,unit,phase,stage");
   std::size_t rows = 0;
   for (; std::getline(text, line); ++rows) {
     const std::vector<std::string> row = csv_row(line);
     const MemoryEvent& e = trace_.events().at(rows);
-    ASSERT_EQ(row.size(), 11U) << line;
+    ASSERT_EQ(row.size(), 12U) << line;
     EXPECT_EQ(std::stoll(row[0]), e.time_ns);
     EXPECT_EQ(std::stoull(row[2], nullptr, 16), e.address);
     EXPECT_EQ(std::stoll(row[3]), e.asked);
@@ -112,6 +120,7 @@ TEST_F(Trace, CsvReadsBack) {
     EXPECT_EQ(row[8], e.op);
     EXPECT_EQ(row[9], e.unit);
     EXPECT_EQ(row[10], e.phase);
+    EXPECT_EQ(row[11], "block 2");
   }
   EXPECT_EQ(rows, 5U);
 }
@@ -119,7 +128,7 @@ TEST_F(Trace, CsvReadsBack) {
 TEST_F(Trace, JsonReadsBack) {
   const nlohmann::json json = nlohmann::json::parse(written("events.json"));
   EXPECT_EQ(json.at("schemaVersion"), 1);
-  std::size_t instants = 0, tracks = 0, pools = 0;
+  std::size_t instants = 0, tracks = 0, pools = 0, stages = 0;
   for (const nlohmann::json& event : json.at("traceEvents")) {
     if (event.at("ph") == "M") continue;
     if (event.at("name") == "live bytes") {
@@ -127,6 +136,10 @@ TEST_F(Trace, JsonReadsBack) {
       for (int i = 0; i < kCategories; ++i)
         EXPECT_EQ(event.at("args").at(to_string(static_cast<Category>(i))),
                   e.by_category[static_cast<std::size_t>(i)]);
+    } else if (event.at("name") == "block 2") {
+      EXPECT_EQ(event.at("ph"), "i");
+      EXPECT_EQ(instants, 0U);
+      ++stages;
     } else if (event.at("name") == "pool") {
       const MemoryEvent& e = trace_.events().at(pools++);
       EXPECT_EQ(event.at("args").at("live"), e.live);
@@ -141,6 +154,7 @@ TEST_F(Trace, JsonReadsBack) {
       EXPECT_NEAR(event.at("ts").get<double>() * 1000, static_cast<double>(e.time_ns), 0.5);
     }
   }
+  EXPECT_EQ(stages, 1U);
   EXPECT_EQ(instants, 5U);
   EXPECT_EQ(tracks, 5U);
   EXPECT_EQ(pools, 5U);
@@ -149,8 +163,52 @@ TEST_F(Trace, JsonReadsBack) {
 TEST_F(Trace, RefusesOtherFilesAndPlaces) {
   EXPECT_EQ(error_text([&] { trace_.write("events.txt"); }),
             "trace: the file must end in .json (Chrome trace) or .csv, got 'events.txt'");
-  EXPECT_EQ(error_text([&] { trace_.write("/nonexistent/events.csv"); }),
-            "trace: can't write /nonexistent/events.csv");
+  const std::filesystem::path nowhere = directory_ / "none" / "events.csv";
+  EXPECT_EQ(error_text([&] { trace_.write(nowhere); }),
+            fmt::format("file: cannot create {}.tmp: No such file or directory", nowhere.string()));
+  EXPECT_TRUE(std::filesystem::is_empty(directory_));
+}
+
+/// Caps the size of files; what goes beyond fails with EFBIG as a full disk does with ENOSPC.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    rlimit limit = before_;
+    limit.rlim_cur = bytes;
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+
+ private:
+  rlimit before_{};
+  void (*handler_)(int);
+};
+
+TEST_F(Trace, AFailedWriteLeavesWhatWasThere) {
+  const std::string before = written("events.csv");
+  for (const char* name : {"events.csv", "events.json"}) {
+    const FileSizeLimit limit(100);
+    EXPECT_EQ(error_text([&] { trace_.write(directory_ / name); }),
+              fmt::format("file: cannot write {}.tmp at byte 100: File too large",
+                          (directory_ / name).string()));
+  }
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory_), {}), 1);
+  EXPECT_EQ(read("events.csv"), before);
+}
+
+TEST_F(Trace, SurvivesAUnitThatIsNotUtf8) {
+  pool_.set_trace(&trace_);
+  {
+    const UnitScope unit("Andr\xe9");
+    pool_.free(pool_.allocate(1, Category::input));
+  }
+  pool_.set_trace(nullptr);
+  const nlohmann::json json = nlohmann::json::parse(written("events.json"));
+  EXPECT_EQ(json.at("traceEvents").back().at("args").at("unit"), "Andr\xef\xbf\xbd");
 }
 
 TEST(Scopes, NestAndRestore) {

@@ -13,6 +13,7 @@
 
 #include "engine/error.h"
 #include "nn/data/idx.h"
+#include "nn/data/training_data.h"
 
 namespace nf::nn {
 namespace {
@@ -91,7 +92,20 @@ TEST_F(ImageSetFiles, DamageIsToldWithFileOffsetAndValue) {
   EXPECT_THAT(load(write("flat", {2, 1, 0}, {}), labels), HasSubstr("flat: byte 12: extent 2"));
 }
 
+TEST_F(ImageSetFiles, ClassesAreThoseOfTheLabelsUnlessGiven) {
+  const auto images = write("images", {2, 1, 1}, {1, 2});
+  const auto classes = [&](const std::vector<std::uint8_t>& labels) {
+    return load_idx_images(images, write("labels", {2}, labels)).classes;
+  };
+  EXPECT_EQ(classes({3, 1}), 4);
+  EXPECT_EQ(classes({255, 0}), 256);
+  EXPECT_EQ(classes({0, 0}), 2);
+  EXPECT_EQ(load_idx_images(images, write("labels", {2}, {0, 1}), 7).classes, 7);
+}
+
 TEST_F(ImageSetFiles, FindsStandardNamesAndNamesWhatIsMissing) {
+  EXPECT_THAT(data_error([&] { find_idx(folder_ / "none", Split::train); }),
+              AllOf(HasSubstr((folder_ / "none").string()), HasSubstr("does not exist")));
   EXPECT_THAT(data_error([&] { find_idx(folder_, Split::train); }),
               AllOf(HasSubstr(folder_.string()), HasSubstr("train-images-idx3-ubyte "),
                     HasSubstr("train-images-idx3-ubyte.gz")));
@@ -102,6 +116,36 @@ TEST_F(ImageSetFiles, FindsStandardNamesAndNamesWhatIsMissing) {
   const IdxPaths paths = find_idx(folder_, Split::test);
   EXPECT_EQ(paths.images, images);
   EXPECT_EQ(paths.labels, labels);
+}
+
+TEST_F(ImageSetFiles, AFolderHasTheClassesThatItsTrainingLabelsShow) {
+  const auto set = [&](const std::string& split, const std::vector<std::uint8_t>& labels) {
+    const auto count = static_cast<std::uint8_t>(labels.size());
+    write(split + "-images-idx3-ubyte", {count, 1, 1}, labels);
+    write(split + "-labels-idx1-ubyte", {count}, labels);
+  };
+  TrainingDataOptions options{.validation_fraction = 0.0};
+  set("train", {2, 0, 1});
+  set("t10k", {1});
+  EXPECT_EQ(load_idx_folder(folder_, options).classes(), 3);
+  // A label beyond the others is damage, unless the number of classes is given.
+  set("t10k", {1, 11});
+  EXPECT_THAT(data_error([&] { load_idx_folder(folder_, options); }),
+              AllOf(HasSubstr("t10k-labels-idx1-ubyte: byte 9: label 1 is 11"),
+                    HasSubstr("no training image has label 3")));
+  set("t10k", {1});
+  set("train", {2, 0, 200});
+  EXPECT_THAT(data_error([&] { load_idx_folder(folder_, options); }),
+              AllOf(HasSubstr("train-labels-idx1-ubyte: byte 10: label 2 is 200"),
+                    HasSubstr("no training image has label 1")));
+  set("train", {2, 0});
+  set("t10k", {11});
+  options.classes = 20;
+  EXPECT_EQ(load_idx_folder(folder_, options).classes(), 20);
+  options.classes = 10;
+  EXPECT_THAT(
+      data_error([&] { load_idx_folder(folder_, options); }),
+      AllOf(HasSubstr("t10k-labels-idx1-ubyte: byte 8: label 0"), HasSubstr("below 10, is 11")));
 }
 
 TEST(ImageSet, ShippedDataIsBalancedAndWhole) {

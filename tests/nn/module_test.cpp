@@ -167,6 +167,28 @@ TEST(Module, LoadNamesWhatIsWrongAndChangesNothing) {
   EXPECT_THAT([&] { net->load(before); }, ThrowsMessage<Error>(HasSubstr("on no device")));
 }
 
+TEST(Module, MaterializeLooksAtTheStateBeforeItTakesMemory) {
+  const ContextPtr context = make_context(), meta = make_meta_context({});
+  const auto net = make_net(), other = make_net();
+  other->materialize(context, 1);
+  const StateDict good = saved(*other);
+  other->release();
+  StateDict missing = good, wrong = good;
+  missing.erase("fc.bias");
+  wrong["fc.weight"].shape = {8, 5};
+  for (const ContextPtr& on : {context, meta}) {
+    const std::int64_t allocations = on->pool().stats().allocations;
+    EXPECT_THAT([&] { net->materialize(on, missing); },
+                ThrowsMessage<Error>(HasSubstr("parameter fc.bias [5] is missing")));
+    EXPECT_THAT([&] { net->materialize(on, wrong); },
+                ThrowsMessage<Error>(HasSubstr("parameter fc.weight must be [5,8], got [8,5]")));
+    EXPECT_EQ(on->pool().stats().allocations, allocations);
+    net->materialize(on, good);
+    EXPECT_TRUE(net->materialized());
+    net->release();
+  }
+}
+
 TEST(Module, MaterializeIsAllOrNothing) {
   const ContextPtr context = Context::create({.budget = 64 << 10});
   Sequential net;

@@ -219,11 +219,11 @@ TEST_F(Safetensors, NamesEachDamage) {
 TEST_F(Safetensors, WritingFailsWithTheFilesNameAndLeavesNothing) {
   const std::filesystem::path nowhere = folder_ / "no" / "such" / "w.safetensors";
   EXPECT_THAT([&] { write_safetensors(nowhere, example()); },
-              ThrowsMessage<Error>(AllOf(HasSubstr(nowhere.string()), HasSubstr("open failed"))));
+              ThrowsMessage<Error>(AllOf(HasSubstr(nowhere.string()), HasSubstr("cannot create"))));
   // A folder can't be replaced by a file: the last step fails, and the temporary file goes.
   std::filesystem::create_directories(path_ / "full");
   EXPECT_THAT([&] { write_safetensors(path_, example()); },
-              ThrowsMessage<Error>(HasSubstr("rename failed")));
+              ThrowsMessage<Error>(HasSubstr("cannot rename")));
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
   std::filesystem::remove_all(path_);
   Weights wrong = example();

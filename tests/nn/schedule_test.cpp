@@ -65,8 +65,8 @@ TEST(Schedule, WarmUpRisesLinearlyIntoTheSchedule) {
   EXPECT_EQ(schedule.factor(3, 24), 1.0);
   EXPECT_EQ(schedule.factor(4, 24), 1.0);
   EXPECT_NEAR(schedule.factor(14, 24), 0.5, kRounding);
-  // A run shorter than its warm-up ends on the way.
-  EXPECT_EQ(schedule.factor(1, 2), 0.5);
+  // The least that may be left.
+  EXPECT_EQ(schedule.factor(3, 5), 1.0);
 }
 
 TEST(Schedule, ErrorsNameTheRuleAndTheValue) {
@@ -75,6 +75,9 @@ TEST(Schedule, ErrorsNameTheRuleAndTheValue) {
   EXPECT_THAT([] { Schedule{}.factor(-1, 10); }, ThrowsMessage<Error>(HasSubstr("step -1")));
   EXPECT_THAT([] { check_schedule({.warmup_steps = -1}); },
               ThrowsMessage<Error>(HasSubstr("warmup_steps must not be negative, got -1")));
+  EXPECT_THAT(
+      [] { Schedule{.warmup_steps = 10}.factor(0, 10); },
+      ThrowsMessage<Error>(HasSubstr("warmup_steps must be less than all 10 steps, got 10")));
   EXPECT_THAT([] { check_schedule({.step_size = 0}); },
               ThrowsMessage<Error>(HasSubstr("step_size must be at least 1, got 0")));
   EXPECT_THAT([] { check_schedule({.gamma = 2}); }, ThrowsMessage<Error>(HasSubstr("gamma")));

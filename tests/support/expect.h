@@ -45,7 +45,10 @@ struct CpuPath {
 
   double eps() const { return dtype == DType::f64 ? 0x1p-52 : 0x1p-23; }
   static constexpr std::int64_t kBudget = std::int64_t{64} << 20;
-  ContextPtr context() const { return Context::create({.budget = kBudget, .onednn = onednn}); }
+  /// A fresh context with `threads` threads inside operators (0: one per core).
+  ContextPtr context(int threads = 0) const {
+    return Context::create({.budget = kBudget, .threads = threads, .onednn = onednn});
+  }
 };
 inline constexpr CpuPath kCpuPaths[] = {
     {"OneDnn", DType::f32, true}, {"Eigen", DType::f32, false}, {"Double", DType::f64, false}};

@@ -20,6 +20,7 @@ void make_distinct(Values& values, const std::string& name) {
 
 Instance pool_instance(const std::string& op, const Pool2dCase& p) {
   Instance t = start(op, p.name, {p.n, p.out_h(), p.out_w(), p.c});
+  t.gradcheck = p.gradcheck;
   add_input(t, "x", {p.n, p.h, p.w, p.c});
   return t;
 }
@@ -34,6 +35,7 @@ std::vector<Instance> rectifier_instances(Activation activation) {
   std::vector<Instance> result;
   for (const ElementwiseCase& p : elementwise_cases()) {
     Instance t = start(activation == Activation::relu ? "relu" : "relu6", p.name, p.x);
+    t.gradcheck = p.gradcheck;
     add_input(t, "x", p.x, -8, 8);
     move_from_kinks(t, activation, 2e-5, [&] { return t.inputs[0].values; });
     const Values x = t.inputs[0].values, dy = t.dy;
@@ -70,7 +72,7 @@ std::vector<Instance> max_pool_instances() {
       else
         make_distinct(values, t.name);
       const Values x = values, dy = t.dy;
-      t.gradcheck = !ties;
+      t.gradcheck = p.gradcheck && !ties;
       t.run = [p](Tape* tape, const std::vector<Tensor>& in) {
         return max_pool(tape, in[0],
                         {.kernel = p.kernel, .stride = p.stride, .padding = p.padding});
@@ -113,6 +115,7 @@ std::vector<Instance> adaptive_avg_pool_instances() {
   std::vector<Instance> result;
   for (const AdaptivePoolCase& p : adaptive_pool_cases()) {
     Instance t = start("adaptive_avg_pool", p.name, {p.n, p.out_h, p.out_w, p.c});
+    t.gradcheck = p.gradcheck;
     add_input(t, "x", {p.n, p.h, p.w, p.c});
     const Values x = t.inputs[0].values, dy = t.dy;
     t.run = [p](Tape* tape, const std::vector<Tensor>& in) {
@@ -139,6 +142,7 @@ std::vector<Instance> add_instances() {
   std::vector<Instance> result;
   for (const ElementwiseCase& p : elementwise_cases()) {
     Instance t = start("add", p.name, p.x);
+    t.gradcheck = p.gradcheck;
     add_input(t, "a", p.x);
     add_input(t, "b", p.x);
     const Values a = t.inputs[0].values, b = t.inputs[1].values, dy = t.dy;
@@ -193,6 +197,7 @@ std::vector<Instance> cross_entropy_instances() {
   std::vector<Instance> result;
   for (const CrossEntropyCase& p : cross_entropy_cases()) {
     Instance t = start("softmax_cross_entropy", p.name, {1});
+    t.gradcheck = p.gradcheck;
     add_input(t, "logits", {p.n, p.c}, -p.spread, p.spread);
     RandomStream random(hash_name(t.name));
     std::vector<std::int32_t> labels;

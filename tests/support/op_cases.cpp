@@ -243,16 +243,58 @@ const std::vector<Conv2dCase>& conv2d_cases() {
        .padding = 2,
        .groups = 3},
       {.name = "depthwise 1x1", .n = 2, .h = 3, .w = 3, .c = 4, .o = 4, .groups = 4},
+      {.name = "several tiles of patches",
+       .n = 3,
+       .h = 24,
+       .w = 21,
+       .c = 64,
+       .o = 48,
+       .kh = 3,
+       .kw = 3,
+       .padding = 1,
+       .gradcheck = false},
+      {.name = "bias of many rows and channels",
+       .n = 2,
+       .h = 20,
+       .w = 21,
+       .c = 3,
+       .o = 130,
+       .bias = true,
+       .gradcheck = false},
+      {.name = "large depthwise",
+       .n = 8,
+       .h = 32,
+       .w = 32,
+       .c = 40,
+       .o = 40,
+       .kh = 3,
+       .kw = 3,
+       .padding = 1,
+       .groups = 40,
+       .gradcheck = false},
+      {.name = "large depthwise stride 2",
+       .n = 8,
+       .h = 32,
+       .w = 32,
+       .c = 40,
+       .o = 40,
+       .kh = 3,
+       .kw = 3,
+       .stride = 2,
+       .padding = 1,
+       .groups = 40,
+       .gradcheck = false},
   };
   return cases;
 }
 
 const std::vector<LinearCase>& linear_cases() {
   static const std::vector<LinearCase> cases{
-      {"one of each", 1, 1, 1, true},    {"batch 1", 1, 33, 10, true},
-      {"one feature in", 5, 1, 7, true}, {"one feature out", 7, 17, 1, true},
-      {"no bias", 3, 16, 17, false},     {"head", 9, 65, 10, true},
-      {"wide", 17, 33, 100, true},       {"long sums", 2, 1025, 3, true},
+      {"one of each", 1, 1, 1, true},       {"batch 1", 1, 33, 10, true},
+      {"one feature in", 5, 1, 7, true},    {"one feature out", 7, 17, 1, true},
+      {"no bias", 3, 16, 17, false},        {"head", 9, 65, 10, true},
+      {"wide", 17, 33, 100, true},          {"long sums", 2, 1025, 3, true},
+      {"large", 600, 300, 70, true, false},
   };
   return cases;
 }
@@ -275,6 +317,8 @@ const std::vector<BatchNormCase>& batch_norm_cases() {
       {"matrix", {19, 6}, relu, false},
       {"far from zero", {4, 5, 5, 3}, none, false, 3000},
       {"many rows", {5, 17, 13, 2}, none, true},
+      {"large", {8, 33, 17, 70}, relu, false, 0, false},
+      {"600 channels", {2, 5, 9, 600}, relu6, true, 0, false},
   };
   return cases;
 }
@@ -296,6 +340,7 @@ const std::vector<Pool2dCase>& pool2d_cases() {
       {"one row", 1, 3, 11, 5, 3, 2, 0},
       {"window of 256 cells", 1, 17, 16, 2, 16, 1, 0},
       {"window of 289 cells", 1, 18, 17, 2, 17, 1, 0},
+      {"large", 3, 24, 22, 130, 3, 2, 1, false},
   };
   return cases;
 }
@@ -309,15 +354,15 @@ const std::vector<AdaptivePoolCase>& adaptive_pool_cases() {
       {"not square", 3, 9, 4, 5, 2, 4},
       {"one row", 1, 1, 11, 33, 1, 4},
       {"more cells than rows", 1, 2, 3, 2, 5, 4},
+      {"large", 6, 13, 12, 130, 8, 8, false},
   };
   return cases;
 }
 
 const std::vector<ElementwiseCase>& elementwise_cases() {
   static const std::vector<ElementwiseCase> cases{
-      {"one element", {1}},      {"vector", {17}},
-      {"matrix", {5, 33}},       {"image", {2, 3, 5, 7}},
-      {"batch 1", {1, 4, 4, 3}}, {"more than one thread's share", {3, 65, 67}},
+      {"one element", {1}},    {"vector", {17}},          {"matrix", {5, 33}},
+      {"image", {2, 3, 5, 7}}, {"batch 1", {1, 4, 4, 3}}, {"large", {5, 97, 131}, false},
   };
   return cases;
 }
@@ -344,10 +389,16 @@ const std::vector<ReshapeCase>& reshape_cases() {
 
 const std::vector<CrossEntropyCase>& cross_entropy_cases() {
   static const std::vector<CrossEntropyCase> cases{
-      {"one class", 3, 1, 0.0, 4},       {"two classes, batch 1", 1, 2, 0.0, 4},
-      {"ten classes", 9, 10, 0.0, 4},    {"smoothed", 7, 10, 0.1, 4},
-      {"smoothed hard", 5, 3, 0.9, 4},   {"hundred classes", 17, 100, 0.0, 8},
-      {"large logits", 4, 17, 0.0, 500}, {"large logits, smoothed", 4, 33, 0.1, 500},
+      {"one class", 3, 1, 0.0, 4},
+      {"two classes, batch 1", 1, 2, 0.0, 4},
+      {"ten classes", 9, 10, 0.0, 4},
+      {"smoothed", 7, 10, 0.1, 4},
+      {"smoothed hard", 5, 3, 0.9, 4},
+      {"hundred classes", 17, 100, 0.0, 8},
+      {"large logits", 4, 17, 0.0, 500},
+      {"large logits, smoothed", 4, 33, 0.1, 500},
+      {"many rows", 1100, 10, 0.1, 4, false},
+      {"large", 300, 100, 0.0, 8, false},
   };
   return cases;
 }

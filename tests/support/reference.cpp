@@ -183,8 +183,10 @@ BatchNormResult batch_norm_train(const BatchNormCase& p, const Values& x, const 
     r.before_activation[i] = gamma[c] * hat + beta[c] + (residual.empty() ? 0.0 : residual[i]);
     r.y[i] = activate(p.activation, r.before_activation[i]);
   }
+  // A single row says nothing of the variance, and moves neither.
+  if (rows == 1) return r;
   for (std::size_t c = 0; c < channels; ++c) {
-    const double unbiased = rows > 1 ? r.variance[c] * count / (count - 1) : r.variance[c];
+    const double unbiased = r.variance[c] * count / (count - 1);
     r.running_mean[c] = (1 - momentum) * running_mean[c] + momentum * r.mean[c];
     r.running_var[c] = (1 - momentum) * running_var[c] + momentum * unbiased;
   }

@@ -35,7 +35,8 @@ HostRange::HostRange(std::int64_t bytes) : bytes_(bytes) {
   NF_CHECK(bytes > 0, "cpu: a range must have at least one byte, got {}", bytes);
   // Huge pages need an aligned start; small ranges are better off without.
   const bool huge = bytes >= 4 * kHugePage;
-  mapped_ = huge ? bytes + kHugePage : bytes;
+  NF_CHECK(!__builtin_add_overflow(bytes, huge ? kHugePage : 0, &mapped_),
+           "cpu: can't reserve {} bytes: more than 63 bits count with the alignment", bytes);
   mapping_ = mmap(nullptr, static_cast<std::size_t>(mapped_), PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   NF_CHECK(mapping_ != MAP_FAILED, "cpu: can't reserve {} bytes: {}", bytes, std::strerror(errno));

@@ -264,17 +264,17 @@ void CpuBackend::batch_norm_forward_train(const BatchNormProblem& problem, Const
       }
     }
     const double count = static_cast<double>(rows);
-    const double unbiased = rows > 1 ? count - 1 : count;
     const double momentum = problem.momentum;
     for (std::int64_t c = 0; c < channels; ++c) {
       const double variance = layout.second[c] / count;
       mean[c] = static_cast<T>(layout.first[c]);
       invstd[c] = static_cast<T>(1.0 / std::sqrt(variance + problem.eps));
       layout.scale[c] = g[c] * invstd[c];
+      if (rows == 1) continue;
       run_mean[c] =
           static_cast<T>((1 - momentum) * double{run_mean[c]} + momentum * layout.first[c]);
       run_var[c] = static_cast<T>((1 - momentum) * double{run_var[c]} +
-                                  momentum * layout.second[c] / unbiased);
+                                  momentum * layout.second[c] / (count - 1));
     }
 
     const T bound = static_cast<T>(upper_bound(problem.activation));

@@ -41,14 +41,31 @@ struct Geometry {
   bool pointwise = p.kh == 1 && p.kw == 1 && p.stride == 1 && p.padding == 0;
 
   explicit Geometry(const Conv2dProblem& problem) : p(problem) {}
+};
 
-  // Output rows whose patches fill a tile.
-  std::int64_t tile_rows(std::int64_t most) const {
-    const std::int64_t row_bytes = out_w * patch * size_of(p.dtype);
-    return std::clamp<std::int64_t>(kTileBytes / std::max<std::int64_t>(row_bytes, 1), 1,
-                                    std::max<std::int64_t>(most, 1));
+// How a pass is cut: one tile of patches for each chunk of threads, of some output rows each. The
+// workspace and the loops both go by it.
+struct Tiling {
+  std::int64_t rows;      // output rows in a tile: what fills it, or all that a chunk has
+  std::int64_t elements;  // of a tile
+  std::int64_t count;     // tiles
+
+  Tiling(const Geometry& g, Pass pass, int threads) {
+    const Conv2dProblem& p = g.p;
+    std::int64_t most = g.out_rows;
+    count = 1;  // the weight gradient's tile is gathered by all threads together
+    if (pass == Pass::forward) {
+      count = chunks(threads, g.out_rows, 1);
+      most = (g.out_rows + count - 1) / count;
+    } else if (pass == Pass::backward_input) {
+      count = chunks(threads, p.n, 1);
+      most = g.out_h;
+    }
+    const std::int64_t row_elements = g.out_w * g.patch;
+    const std::int64_t row_bytes = std::max<std::int64_t>(row_elements * size_of(p.dtype), 1);
+    rows = std::clamp<std::int64_t>(kTileBytes / row_bytes, 1, std::max<std::int64_t>(most, 1));
+    elements = rows * row_elements;
   }
-  std::int64_t tile_elements(std::int64_t most) const { return tile_rows(most) * out_w * patch; }
 };
 
 // Calls fn(cells of the patch, cells of the image, count) for the runs of one output row that lie
@@ -115,24 +132,19 @@ void scatter(const Geometry& g, std::int64_t group, std::int64_t begin, std::int
 std::int64_t gemm_conv2d_workspace(const Conv2dProblem& problem, Pass pass, int threads) {
   const Geometry g(problem);
   if (g.pointwise) return 0;
-  const std::int64_t size = size_of(problem.dtype);
-  // The weight gradient's tile is gathered by all threads together.
-  if (pass == Pass::backward_weight) return g.tile_elements(g.out_rows) * size;
-  const bool by_image = pass == Pass::backward_input;
-  const std::int64_t units = by_image ? problem.n : g.out_rows;
-  const std::int64_t most = by_image ? g.out_h : g.out_rows;
-  return chunks(threads, units, 1) * g.tile_elements(most) * size;
+  const Tiling tiling(g, pass, threads);
+  return tiling.count * tiling.elements * size_of(problem.dtype);
 }
 
 template <typename T>
 void GemmConv2d<T>::forward(const T* x, const T* w, const T* bias, T* y) const {
   const Geometry g(problem);
   T* tiles = reinterpret_cast<T*>(workspace.data);
-  const std::int64_t step = g.tile_rows(g.out_rows);
+  const Tiling tiling(g, Pass::forward, threads);
   parallel_for(threads, g.out_rows, 1, [&](std::int64_t begin, std::int64_t end, int chunk) {
-    T* tile = tiles + (g.pointwise ? 0 : chunk * g.tile_elements(g.out_rows));
-    for (std::int64_t row = begin; row < end; row += step) {
-      const std::int64_t stop = std::min(end, row + step), cells = (stop - row) * g.out_w;
+    T* tile = tiles + (g.pointwise ? 0 : chunk * tiling.elements);
+    for (std::int64_t row = begin; row < end; row += tiling.rows) {
+      const std::int64_t stop = std::min(end, row + tiling.rows), cells = (stop - row) * g.out_w;
       for (std::int64_t group = 0; group < problem.groups; ++group) {
         if (!g.pointwise) gather(g, group, row, stop, x, tile);
         const auto patches = g.pointwise
@@ -176,14 +188,15 @@ void GemmConv2d<T>::backward_input(const T* dy, const T* w, T* dx, GradMode mode
     });
     return;
   }
-  const std::int64_t step = g.tile_rows(g.out_h),
-                     image_elements = problem.h * problem.w * problem.c;
+  const Tiling tiling(g, Pass::backward_input, threads);
+  const std::int64_t image_elements = problem.h * problem.w * problem.c;
   // Patches overlap within an image only: a thread has images to itself.
   parallel_for(threads, problem.n, 1, [&](std::int64_t begin, std::int64_t end, int chunk) {
-    T* tile = tiles + chunk * g.tile_elements(g.out_h);
+    T* tile = tiles + chunk * tiling.elements;
     if (overwrite) std::fill(dx + begin * image_elements, dx + end * image_elements, T{0});
-    for (std::int64_t row = begin * g.out_h; row < end * g.out_h; row += step) {
-      const std::int64_t stop = std::min(end * g.out_h, row + step), cells = (stop - row) * g.out_w;
+    for (std::int64_t row = begin * g.out_h; row < end * g.out_h; row += tiling.rows) {
+      const std::int64_t stop = std::min(end * g.out_h, row + tiling.rows);
+      const std::int64_t cells = (stop - row) * g.out_w;
       for (std::int64_t group = 0; group < problem.groups; ++group) {
         rows<T>(tile, cells, g.patch, g.patch).noalias() =
             upstream(group, row, cells) * filters(group);
@@ -197,7 +210,8 @@ template <typename T>
 void GemmConv2d<T>::backward_weight(const T* x, const T* dy, T* dw, GradMode mode) const {
   const Geometry g(problem);
   T* tile = reinterpret_cast<T*>(workspace.data);
-  const std::int64_t step = g.pointwise ? g.out_rows : g.tile_rows(g.out_rows);
+  const std::int64_t step =
+      g.pointwise ? g.out_rows : Tiling(g, Pass::backward_weight, threads).rows;
   // Threads share a tile and own output channels: the sum has one order whatever their number.
   for (std::int64_t group = 0; group < problem.groups; ++group)
     for (std::int64_t row = 0; row < g.out_rows; row += step) {

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <thread>
 
 #include "engine/backends/cpu/address_range.h"
+#include "engine/backends/cpu/cores.h"
 #include "engine/backends/cpu/parallel.h"
 #include "engine/backends/cpu/typed.h"
 
@@ -23,7 +23,7 @@ int threads_for(const CpuOptions& options) {
            "cpu: threads must be 0 (one per core) to {}, got {}", kMaxThreads, options.threads);
 #if defined(NF_OPENMP)
   if (options.threads > 0) return options.threads;
-  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kMaxThreads);
+  return std::min(usable_cores(), kMaxThreads);
 #else
   return 1;
 #endif

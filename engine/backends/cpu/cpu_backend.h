@@ -10,7 +10,7 @@
 
 namespace nf::cpu {
 
-/// Computes in f32 and f64; casts between all types. For one calling thread at a time.
+/// Computes in f32 and f64. For one calling thread at a time.
 class CpuBackend final : public Backend {
  public:
   /// Throws Error for a negative number of threads.
@@ -20,6 +20,7 @@ class CpuBackend final : public Backend {
   std::int64_t alignment() const override;
   std::unique_ptr<AddressRange> reserve(std::int64_t bytes) override;
   std::int64_t memory_bytes() const override;
+  int threads() const override { return threads_; }
   void synchronize() override;
 
   // Data movement.
@@ -27,7 +28,6 @@ class CpuBackend final : public Backend {
   void copy_to_host(void* dst, ConstView src) override;
   void copy(View dst, ConstView src) override;
   void fill(View dst, double value) override;
-  void cast(View dst, ConstView src) override;
 
   // Element-wise.
   void axpy(double alpha, ConstView x, View y) override;

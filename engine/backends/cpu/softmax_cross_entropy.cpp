@@ -32,6 +32,13 @@ double sum_of_exp(const T* row, std::int64_t classes, T max) {
   return sum;
 }
 
+// Before anything is computed, since nothing may be thrown out of a parallel loop.
+void check_labels(const std::int32_t* label, std::int64_t rows, std::int64_t classes) {
+  for (std::int64_t r = 0; r < rows; ++r)
+    NF_CHECK(label[r] >= 0 && label[r] < classes,
+             "softmax_cross_entropy: label {} must be in [0, {}), got {}", r, classes, label[r]);
+}
+
 }  // namespace
 
 void CpuBackend::softmax_cross_entropy_forward(ConstView logits, ConstView labels, double smoothing,
@@ -41,6 +48,7 @@ void CpuBackend::softmax_cross_entropy_forward(ConstView logits, ConstView label
     const std::int64_t rows = logits.shape[0], classes = logits.shape[1];
     const T* x = logits.as<T>();
     const auto* label = elements<std::int32_t>("softmax_cross_entropy", labels);
+    check_labels(label, rows, classes);
     std::array<double, kRowsAtOnce> row_loss;
     std::array<bool, kRowsAtOnce> row_hit;
     double sum = 0;
@@ -64,7 +72,8 @@ void CpuBackend::softmax_cross_entropy_forward(ConstView logits, ConstView label
                        }
                        const auto slot = static_cast<std::size_t>(r);
                        row_loss[slot] = log_sum - picked;
-                       row_hit[slot] = max.index == target;
+                       // The largest of a row that holds a NaN is nobody's prediction.
+                       row_hit[slot] = max.index == target && !std::isnan(log_sum);
                      }
                    });
       for (std::int64_t r = 0; r < count; ++r) {

@@ -18,6 +18,7 @@ class MetaBackend final : public Backend {
   std::int64_t alignment() const override { return target_->alignment(); }
   std::unique_ptr<AddressRange> reserve(std::int64_t bytes) override;
   std::int64_t memory_bytes() const override { return target_->memory_bytes(); }
+  int threads() const override { return target_->threads(); }
   void synchronize() override {}
 
   // Data movement.
@@ -26,7 +27,6 @@ class MetaBackend final : public Backend {
   void copy_to_host(void* dst, ConstView src) override;
   void copy(View, ConstView) override {}
   void fill(View, double) override {}
-  void cast(View, ConstView) override {}
 
   // Element-wise.
   void axpy(double, ConstView, View) override {}
