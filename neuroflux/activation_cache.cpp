@@ -1,5 +1,7 @@
 #include "neuroflux/activation_cache.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <span>
 #include <system_error>
@@ -8,6 +10,35 @@
 #include "engine/error.h"
 
 namespace nf {
+
+void check_cache_folder(const std::filesystem::path& folder, std::int64_t bytes) {
+  namespace fs = std::filesystem;
+  std::error_code code;
+  std::vector<fs::path> made;  // from the inside out
+  for (fs::path path = fs::absolute(folder); !fs::exists(path, code); path = path.parent_path())
+    made.push_back(path);
+  const auto remove_made = [&] {
+    for (const fs::path& path : made) fs::remove(path, code);
+  };
+  fs::create_directories(folder, code);
+  if (code) {
+    const std::string reason = code.message();
+    remove_made();
+    fail("activation cache: cannot make folder {}: {}", folder.string(), reason);
+  }
+  try {
+    const fs::path probe = folder / fmt::format("probe-{}", ::getpid());
+    DiskFile(probe, DiskFile::Mode::create).close();
+    fs::remove(probe, code);
+    const std::int64_t have = free_bytes(folder);
+    NF_CHECK(bytes <= have, "activation cache: {} bytes are needed in {}, {} are free", bytes,
+             folder.string(), have);
+  } catch (...) {
+    remove_made();
+    throw;
+  }
+  remove_made();
+}
 
 CacheWriter::CacheWriter(std::filesystem::path folder, CacheSpec spec)
     : folder_(std::move(folder)),

@@ -21,6 +21,10 @@
 
 namespace nf {
 
+/// Throws Error naming the folder and the reason unless files can be made there and `bytes` are
+/// free. Leaves nothing behind, so that storage can be tried before hours are spent on a run.
+void check_cache_folder(const std::filesystem::path& folder, std::int64_t bytes);
+
 /// Writes a cache. It exists once close() has returned; until then, and when anything throws, the
 /// destructor removes what was written.
 class CacheWriter {

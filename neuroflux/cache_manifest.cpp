@@ -11,6 +11,7 @@
 #include <string_view>
 #include <system_error>
 
+#include "engine/atomic_file.h"
 #include "engine/error.h"
 #include "engine/half.h"
 #include "neuroflux/disk_file.h"

@@ -33,14 +33,6 @@ int flags_of(DiskFile::Mode mode) {
   return O_RDONLY;
 }
 
-void sync_folder(const std::filesystem::path& folder) {
-  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  const bool synced = descriptor >= 0 && ::fsync(descriptor) == 0;
-  const int code = errno;
-  if (descriptor >= 0) ::close(descriptor);
-  NF_CHECK(synced, "file: cannot sync folder {}: {}", folder.string(), reason(code));
-}
-
 }  // namespace
 
 DiskFile::DiskFile(std::filesystem::path path, Mode mode) : path_(std::move(path)) {
@@ -124,24 +116,6 @@ void DiskFile::sync() {
 
 void DiskFile::prefetch(std::int64_t offset, std::int64_t bytes) const noexcept {
   ::posix_fadvise(descriptor_, offset, bytes, POSIX_FADV_WILLNEED);
-}
-
-void replace_file(const std::filesystem::path& path, const std::string& text) {
-  std::filesystem::path beside = path;
-  beside += ".tmp";
-  try {
-    DiskFile file(beside, DiskFile::Mode::create);
-    file.write_at(0, std::as_bytes(std::span(text)));
-    file.sync();
-    if (::rename(beside.c_str(), path.c_str()) != 0) {
-      const int code = errno;
-      fail("file: cannot rename {} to {}: {}", beside.string(), path.string(), reason(code));
-    }
-    sync_folder(path.parent_path());
-  } catch (...) {
-    ::unlink(beside.c_str());
-    throw;
-  }
 }
 
 std::string read_file(const std::filesystem::path& path) {

@@ -1,4 +1,4 @@
-// Files by descriptor and offset: whole reads and writes, reservation, atomic replacement.
+// Files by descriptor and offset: whole reads and writes, reservation.
 #pragma once
 
 #include <cstddef>
@@ -42,9 +42,6 @@ class DiskFile {
   std::filesystem::path path_;
   int descriptor_ = -1;
 };
-
-/// Writes `text` beside `path`, syncs it and renames it over `path`: old or new, never half.
-void replace_file(const std::filesystem::path& path, const std::string& text);
 
 /// All of a file. Throws DataError.
 std::string read_file(const std::filesystem::path& path);

@@ -1,4 +1,5 @@
 // Evaluates a saved net on a test set, under a budget.
+#include <algorithm>
 #include <chrono>
 
 #include "engine/text.h"
@@ -32,6 +33,11 @@ Evaluation evaluate_saved(const std::filesystem::path& weights, const Experiment
   const SavedNet& description = saved.description();
   nn::Module& net = saved.module();
   auto images = std::make_shared<nn::ImageSet>(test_images(options));
+  const std::int32_t largest = *std::max_element(images->labels.begin(), images->labels.end());
+  NF_CHECK(largest < description.options.classes,
+           "eval: {} was trained on {} classes, labels 0 to {}; {} has a label {}",
+           weights.string(), description.options.classes, description.options.classes - 1,
+           options.data, largest);
   std::vector<std::int64_t> indices = nn::all_indices(*images);
   const std::int64_t limit = options.data_options.test_limit;
   if (limit > 0 && limit < images->count) indices.resize(static_cast<std::size_t>(limit));
@@ -43,8 +49,8 @@ Evaluation evaluate_saved(const std::filesystem::path& weights, const Experiment
 
   ContextOptions target = options.device;
   target.budget = options.budget;
-  const ContextPtr context = Context::create(target);
   const ContextPtr meta = make_meta_context(target);
+  const std::int64_t budget = target.budget > 0 ? target.budget : meta->backend().memory_bytes();
   const auto peak = [&](std::int64_t batch) {
     net.materialize(meta, 0);
     meta->pool().reset_peak();
@@ -54,14 +60,15 @@ Evaluation evaluate_saved(const std::filesystem::path& weights, const Experiment
     return meta->pool().stats().peak_reserved;
   };
   Evaluation result;
-  result.batch = largest_batch(options.batch, context->pool().stats().limit, peak);
+  result.batch = largest_batch(std::min(options.batch, loader.count()), budget, peak);
   if (result.batch == 0)
     throw DoesNotFit(fmt::format("eval: {} needs at least {} bytes ({}), the budget is {} bytes",
-                                 weights.string(), peak(1), format_bytes(peak(1)), options.budget));
+                                 weights.string(), peak(1), format_bytes_up(peak(1)), budget));
   result.model = description.model;
   result.exit_unit = description.exit_unit;
   result.parameters = net.parameter_count();
   result.images = loader.count();
+  const ContextPtr context = Context::create(target);
   net.materialize(context, saved.weights());
   std::int64_t correct = 0;
   const auto start = std::chrono::steady_clock::now();

@@ -1,11 +1,14 @@
 #include "neuroflux/experiment.h"
 
+#include <unistd.h>
+
 #include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "engine/atomic_file.h"
 #include "engine/text.h"
-#include "neuroflux/disk_file.h"
+#include "neuroflux/activation_cache.h"
 #include "neuroflux/saved_net.h"
 #include "nn/bp_trainer.h"
 
@@ -54,20 +57,17 @@ class MetricsLog {
 
 class Experiment {
  public:
-  Experiment(const ExperimentOptions& options, const nn::TrainingData& data,
+  Experiment(const ExperimentOptions& options, ExperimentPlan plan, const nn::TrainingData& data,
              const TrainingObserver& observer)
-      : options_(options),
-        data_(data),
-        observer_(observer),
-        plan_(plan_experiment(options, data_shape(data))) {
+      : options_(options), data_(data), observer_(observer), plan_(std::move(plan)) {
     device_ = options.device;
     device_.budget = plan_.summary.budget_bytes;
     training_ = options.training;
-    if (training_.cache_folder.empty()) training_.cache_folder = options.run_folder / "cache";
     std::error_code status;
     fs::create_directories(options.run_folder, status);
     NF_CHECK(!status, "run folder: can't make {}: {}", options.run_folder.string(),
              status.message());
+    choose_cache_folder();
     if (!options.config_text.empty()) write("config.toml", options.config_text);
     write("plan.json", to_json(plan_).dump(2) + "\n");
     metrics_.emplace(options.run_folder / "metrics.jsonl");
@@ -80,19 +80,49 @@ class Experiment {
   }
 
   Summary run() {
-    for (MethodSummary& method : plan_.summary.methods) {
-      if (!method.fits) continue;
-      if (method.name == "bp")
-        run_bp(method);
-      else
-        run_neuroflux(method);
+    std::vector<MethodSummary>& methods = plan_.summary.methods;
+    for (std::size_t i = 0; i < methods.size(); ++i) {
+      if (!methods[i].fits) continue;
+      try {
+        if (methods[i].name == "bp")
+          run_bp(methods[i]);
+        else
+          run_neuroflux(methods[i]);
+      } catch (const std::exception& error) {
+        // What other methods took hours for must not be lost with this one.
+        methods[i].error = error.what();
+        for (std::size_t later = i + 1; later < methods.size(); ++later)
+          if (methods[later].fits) methods[later].error = "not begun";
+        write_summary();
+        throw;
+      }
     }
+    write_summary();
     if (!options_.trace.empty()) trace_.write(options_.trace);
-    write("summary.json", to_json(plan_.summary).dump(2) + "\n");
     return plan_.summary;
   }
 
  private:
+  // A folder that the user names may be shared by many runs. Storage that won't do is refused now,
+  // not when other methods have been trained.
+  void choose_cache_folder() {
+    const bool own = training_.cache_folder.empty();
+    if (own)
+      training_.cache_folder = options_.run_folder / "cache";
+    else
+      training_.cache_folder /= unique_name();
+    if (plan_.plan.fits && plan_.plan.blocks.size() > 1)
+      check_cache_folder(training_.cache_folder, plan_.plan.cache_bytes);
+  }
+
+  static std::string unique_name() {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    return fmt::format("neuroflux-{}-{}", getpid(),
+                       std::chrono::duration_cast<std::chrono::microseconds>(now).count());
+  }
+
+  void write_summary() const { write("summary.json", to_json(plan_.summary).dump(2) + "\n"); }
+
   void write(const char* name, const std::string& text) const {
     replace_file(options_.run_folder / name, text);
   }
@@ -111,8 +141,8 @@ class Experiment {
   }
 
   void measure_speed(MethodSummary& method, nn::Module& net) const {
-    const InferenceSpeed speed =
-        measure_inference(net, plan_.model->options().input, device_, options_.batch);
+    const InferenceSpeed speed = measure_inference(net, plan_.model->options().input, device_,
+                                                   std::min(options_.batch, data_.train_count()));
     if (speed.batch == 0) return;
     method.inference_images_per_second = speed.images_per_second;
     method.inference_batch = speed.batch;
@@ -125,25 +155,33 @@ class Experiment {
     {
       const ContextPtr context = Context::create(device_);
       Pool& pool = context->pool();
-      pool.set_trace(observer_.trace);
+      TraceScope trace(pool, observer_.trace);
+      if (observer_.trace != nullptr) observer_.trace->set_stage(describe(stage));
       nn::BpTrainer trainer(context, *plan_.model, scaled_optimizer(training_, batch),
                             training_.seed);
       const std::unique_ptr<nn::Loader> train = data_.train(), validation = data_.validation(),
                                         test = data_.test();
       nn::FitObserver fit_observer;
       fit_observer.on_step = [&](const nn::StepProgress& progress) {
-        pool.set_trace(nullptr);
+        trace.end();
         if (observer_.on_step) observer_.on_step(stage, progress);
       };
       fit_observer.on_epoch = [&](const nn::EpochMetrics& metrics) {
         observer_.on_epoch(stage, metrics);
       };
+      fit_observer.on_evaluated = [&] {
+        if (observer_.on_batch) observer_.on_batch(stage);
+      };
+      nn::FitOptions fit = fit_options(training_, batch, data_.train_count());
+      fit.name = describe(stage);
       const nn::FitResult fitted =
-          nn::fit(trainer, *train, data_.validation_count() > 0 ? validation.get() : nullptr,
-                  fit_options(training_, batch, data_.train_count()), fit_observer);
+          nn::fit(trainer, *train, data_.validation_count() > 0 ? validation.get() : nullptr, fit,
+                  fit_observer);
       const auto start = std::chrono::steady_clock::now();
       if (data_.test_count() > 0)
-        method.test_accuracy = nn::evaluate(trainer, *test, batch).front().validation_accuracy;
+        method.test_accuracy = nn::evaluate(trainer, *test, batch, fit_observer.on_evaluated)
+                                   .front()
+                                   .validation_accuracy;
       method.evaluation_seconds = fitted.evaluation_seconds + seconds_since(start);
       method.train_seconds = fitted.train_seconds;
       if (data_.validation_count() > 0)
@@ -222,9 +260,9 @@ nn::GeneratedOptions generated_test_set(const nn::GeneratedOptions& train) {
   return test;
 }
 
-Summary run_experiment(const ExperimentOptions& options, const nn::TrainingData& data,
-                       const TrainingObserver& observer) {
-  return Experiment(options, data, observer).run();
+Summary run_experiment(const ExperimentOptions& options, ExperimentPlan plan,
+                       const nn::TrainingData& data, const TrainingObserver& observer) {
+  return Experiment(options, std::move(plan), data, observer).run();
 }
 
 }  // namespace nf

@@ -29,7 +29,8 @@ struct ExperimentOptions {
   std::int64_t batch = 64;
   double rho = 0.4;
   std::string auxiliary = "adaptive";
-  LocalTrainingOptions training;  ///< its cache folder is set by the run folder when empty
+  /// Its cache folder, when empty, is one in the run folder; else each run makes its own within.
+  LocalTrainingOptions training;
   // Device
   ContextOptions device;
   // Output
@@ -75,11 +76,12 @@ std::string to_table(const ExperimentPlan& plan);
 /// Memory events of one step of each block, and of BP's, on the meta device.
 void trace_plan(const ExperimentPlan& plan, const ExperimentOptions& options, MemoryTrace& trace);
 
-/// Trains by every method that fits. Writes config.toml, plan.json, metrics.jsonl, summary.json and
-/// the weights (bp.safetensors, neuroflux.safetensors) into the run folder, each complete or not at
-/// all. Throws Error; methods that don't fit are no error.
-Summary run_experiment(const ExperimentOptions& options, const nn::TrainingData& data,
-                       const TrainingObserver& observer);
+/// Trains by every method of the plan that fits. Writes config.toml, plan.json, metrics.jsonl,
+/// summary.json and the weights (bp.safetensors, neuroflux.safetensors) into the run folder, each
+/// complete or not at all. A method that fails ends the run; the summary says so and keeps what
+/// others came to. Throws Error; methods that don't fit are no error.
+Summary run_experiment(const ExperimentOptions& options, ExperimentPlan plan,
+                       const nn::TrainingData& data, const TrainingObserver& observer);
 
 /// A budget that nothing can be done in; the message names the least that would do.
 class DoesNotFit : public Error {

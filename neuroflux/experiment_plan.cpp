@@ -127,7 +127,7 @@ ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape
   Summary& summary = plan.summary;
   summary.model = plan.model->name();
   summary.device = to_string(options.device.device);
-  summary.threads = options.device.threads;
+  summary.threads = make_meta_context(options.device)->backend().threads();
   summary.seed = options.training.seed;
   summary.budget_bytes = plan_options.budget;
   summary.train_images = data.train_count;
@@ -182,7 +182,7 @@ std::string to_table(const ExperimentPlan& plan) {
           {std::to_string(++number), unit.name, unit.output.str(), std::to_string(unit.parameters),
            unit.auxiliary_width > 0 ? std::to_string(unit.auxiliary_width) : "head",
            std::to_string(unit.auxiliary_parameters), std::to_string(unit.exit_parameters),
-           std::to_string(unit.feasible_batch), format_bytes(unit.minimum_budget)});
+           std::to_string(unit.feasible_batch), format_bytes_up(unit.minimum_budget)});
     text += format_table(rows) + '\n';
   }
   if (!plan.plan.blocks.empty()) {
@@ -202,7 +202,7 @@ std::string to_table(const ExperimentPlan& plan) {
     rows.push_back(
         {method.name, method.fits ? "fits" : "does not fit", batches_text(method.batches),
          method.predicted_peak_bytes ? format_bytes(*method.predicted_peak_bytes) : "-",
-         format_bytes(method.minimum_budget_bytes), std::to_string(method.full_parameters)});
+         format_bytes_up(method.minimum_budget_bytes), std::to_string(method.full_parameters)});
   }
   text += format_table(rows);
   if (!plan.plan.blocks.empty())
@@ -213,14 +213,18 @@ std::string to_table(const ExperimentPlan& plan) {
 
 void trace_plan(const ExperimentPlan& plan, const ExperimentOptions& options, MemoryTrace& trace) {
   const ContextPtr meta = make_meta_context(options.device);
-  meta->pool().set_trace(&trace);
+  const TraceScope recording(meta->pool(), &trace);
   if (plan.bp.fits) {
+    trace.set_stage(describe({.method = "bp"}));
     nn::BpTrainer trainer(meta, *plan.model, options.training.optimizer, 0);
     trainer.train(nullptr, nullptr, plan.bp.batch, {});
   }
   if (!plan.plan.fits) return;
   const LocalNet net(*plan.model, *plan.rule, plan.plan);
+  Stage stage{"neuroflux", 0, static_cast<std::int64_t>(plan.plan.blocks.size())};
   for (const BlockPlan& block : plan.plan.blocks) {
+    ++stage.block;
+    trace.set_stage(describe(stage));
     LocalBlock local(meta, net.range(block.first_unit, block.last_unit),
                      net.input_sample(block.first_unit), options.training.optimizer, 0);
     local.train(nullptr, nullptr, block.batch, {});

@@ -89,10 +89,12 @@ nn::Trainable LocalBlock::trainable(std::size_t i) const {
 
 std::vector<nn::StepResult> LocalBlock::train_batch(const nn::Batch& batch,
                                                     const nn::StepOptions& options) {
+  nn::check_batch(batch, sample_shape_);
   return train(batch.images.data(), batch.labels.data(), batch.size, options);
 }
 
 std::vector<nn::StepResult> LocalBlock::evaluate_batch(const nn::Batch& batch) {
+  nn::check_batch(batch, sample_shape_);
   return evaluate(batch.images.data(), batch.labels.data(), batch.size);
 }
 

@@ -51,12 +51,12 @@ class Run {
     for (const BlockPlan& block : plan.blocks)
       for (std::int64_t i = block.first_unit; i <= block.last_unit; ++i)
         batches_.push_back(block.batch);
-    run_key_ = hash_bytes(std::as_bytes(std::span(&options_.seed, 1)),
-                          hash_name(fmt::format("{} {} {}", net.model().name(), plan.auxiliary_rule,
-                                                options.epochs)));
+    run_key_ = hash_name(origin());
   }
 
   LocalResult run() {
+    if (plan_.blocks.size() > 1) check_cache_folder(options_.cache_folder, plan_.cache_bytes);
+    made_folder_ = !std::filesystem::exists(options_.cache_folder);
     try {
       train_blocks();
       result_.chosen = choose_exit(result_.exits, options_.exit_tolerance);
@@ -70,6 +70,23 @@ class Run {
   }
 
  private:
+  // All that the values in a cache hang on, but for the images themselves.
+  std::string origin() const {
+    const nn::ModelOptions& model = net_.model().options();
+    const nn::OptimizerOptions& optimizer = options_.optimizer;
+    std::string text = fmt::format(
+        "{} {} {} {} {}; {} {} {} {} {}; {} {} {} {} {} {}; {} {} {}", net_.model().name(),
+        model.input.str(), model.classes, model.width, model.dropout, to_string(optimizer.kind),
+        optimizer.learning_rate, optimizer.momentum, optimizer.nesterov, optimizer.weight_decay,
+        options_.epochs, options_.seed, to_string(options_.schedule), options_.warmup_epochs,
+        options_.label_smoothing, options_.reference_batch, data_.train_count(),
+        data_.validation_count(), plan_.auxiliary_rule);
+    for (const UnitPlan& unit : plan_.units) text += fmt::format(" {}", unit.auxiliary_width);
+    for (const BlockPlan& block : plan_.blocks)
+      text += fmt::format(" {}-{}:{}", block.first_unit, block.last_unit, block.batch);
+    return text;
+  }
+
   void train_blocks() {
     for (std::size_t k = 0; k < plan_.blocks.size(); ++k) {
       train_block(k);
@@ -98,13 +115,32 @@ class Run {
       block.leave_device();
       std::vector<float> images(static_cast<std::size_t>(n * origin.sample_shape().numel()));
       reader_of(origin)(first, n, images.data(), nullptr);
-      const StreamedForward forward(context_, net_, result_.weights, batches_);
+      const StreamedForward forward(context_, net_, result_.weights, batches_, round_between());
       const std::vector<float> outputs = forward.outputs(std::move(images), n, last);
       std::copy(outputs.begin(), outputs.end(), out);
       block.return_to_device();
     };
-    return std::make_unique<CacheReader>(options_.cache_folder, cache_name(set, k - 1),
-                                         std::move(read));
+    auto reader = std::make_unique<CacheReader>(options_.cache_folder, cache_name(set, k - 1),
+                                                std::move(read));
+    const Shape expected = net_.input_sample(block_plan(k).first_unit);
+    NF_CHECK(reader->sample_shape() == expected && reader->count() == origin.count(),
+             "activation cache '{}': holds {} samples of {}, block {} needs {} of {}",
+             cache_name(set, k - 1), reader->count(), reader->sample_shape().str(), k + 1,
+             origin.count(), expected.str());
+    return reader;
+  }
+
+  // Features crossed each border between blocks in the cache's type, and must again.
+  BetweenUnits round_between() const {
+    return [this](std::int64_t unit, std::span<float> features) {
+      const bool border = std::any_of(plan_.blocks.begin(), plan_.blocks.end(),
+                                      [=](const BlockPlan& b) { return b.last_unit == unit; });
+      if (!border || options_.cache_dtype == DType::f32) return;
+      std::vector<std::byte> stored(features.size() *
+                                    static_cast<std::size_t>(size_of(options_.cache_dtype)));
+      encode_values(features, options_.cache_dtype, stored.data());
+      decode_values(stored.data(), options_.cache_dtype, features);
+    };
   }
 
   std::uint64_t provenance(Set set, std::size_t k) const {
@@ -118,7 +154,8 @@ class Run {
     BlockResult result{.plan = planned};
     Pool& pool = context_->pool();
     pool.reset_peak();
-    pool.set_trace(observer_.trace);
+    TraceScope trace(pool, observer_.trace);
+    if (observer_.trace != nullptr) observer_.trace->set_stage(describe(stage));
     LocalBlock block(context_, net_.range(planned.first_unit, planned.last_unit),
                      net_.input_sample(planned.first_unit),
                      scaled_optimizer(options_, planned.batch), options_.seed);
@@ -135,11 +172,12 @@ class Run {
     nn::BatchSource& train_source = source_of(train, train_);
     nn::BatchSource* validation_source = nullptr;
     if (data_.validation_count() > 0) validation_source = &source_of(validation, validation_);
-    const nn::FitResult fitted = nn::fit(block, train_source, validation_source,
-                                         fit_options(options_, planned.batch, data_.train_count()),
+    nn::FitOptions fit = fit_options(options_, planned.batch, data_.train_count());
+    fit.name = describe(stage);
+    const nn::FitResult fitted = nn::fit(block, train_source, validation_source, fit,
                                          {.on_step =
                                               [&](const nn::StepProgress& progress) {
-                                                pool.set_trace(nullptr);
+                                                trace.end();
                                                 if (observer_.on_step)
                                                   observer_.on_step(stage, progress);
                                               },
@@ -147,7 +185,8 @@ class Run {
                                               [&](const nn::EpochMetrics& metrics) {
                                                 if (observer_.on_epoch)
                                                   observer_.on_epoch(stage, metrics);
-                                              }});
+                                              },
+                                          .on_evaluated = [&] { report_batch(stage); }});
     result.train_seconds = fitted.train_seconds;
     result.evaluation_seconds = fitted.evaluation_seconds;
     if (train) result.cache_wait_seconds = train->wait_seconds();
@@ -155,8 +194,8 @@ class Run {
     record_exits(planned, fitted.epochs.back());
     if (k + 1 < plan_.blocks.size() && !will_stop()) {
       const auto start = std::chrono::steady_clock::now();
-      fill(Set::train, k, block, source_of(train_in_order, train_in_order_));
-      if (validation_source != nullptr) fill(Set::validation, k, block, *validation_source);
+      fill(Set::train, k, block, source_of(train_in_order, train_in_order_), stage);
+      if (validation_source != nullptr) fill(Set::validation, k, block, *validation_source, stage);
       result.cache_seconds = seconds_since(start);
     }
     result.measured_peak_bytes = pool.stats().peak_reserved;
@@ -166,6 +205,10 @@ class Run {
         std::max(result_.predicted_peak_bytes, planned.predicted_peak_bytes);
     result_.measured_peak_bytes = std::max(result_.measured_peak_bytes, result.measured_peak_bytes);
     result_.blocks.push_back(std::move(result));
+  }
+
+  void report_batch(const Stage& stage) const {
+    if (observer_.on_batch) observer_.on_batch(stage);
   }
 
   bool will_stop() const {
@@ -183,7 +226,8 @@ class Run {
   }
 
   // Runs the trained block over a whole set, in its order, and writes what comes out.
-  void fill(Set set, std::size_t k, LocalBlock& block, nn::BatchSource& source) {
+  void fill(Set set, std::size_t k, LocalBlock& block, nn::BatchSource& source,
+            const Stage& stage) {
     CacheWriter writer(options_.cache_folder, {.name = cache_name(set, k),
                                                .count = source.count(),
                                                .sample_shape = block.output_sample_shape(),
@@ -196,6 +240,7 @@ class Run {
       output.resize(static_cast<std::size_t>(batch->size * output_size));
       block.forward(batch->images.data(), batch->size, output.data());
       writer.append(output.data(), batch->labels.data(), batch->size);
+      report_batch(stage);
     }
     writer.close();
   }
@@ -216,7 +261,7 @@ class Run {
 
   void remove_empty_folder() const noexcept {
     std::error_code not_empty;
-    std::filesystem::remove(options_.cache_folder, not_empty);
+    if (made_folder_) std::filesystem::remove(options_.cache_folder, not_empty);
   }
 
   void test() {
@@ -242,10 +287,16 @@ class Run {
   std::unique_ptr<nn::Loader> train_, train_in_order_, validation_;
   std::vector<std::int64_t> batches_;  // by unit
   std::uint64_t run_key_ = 0;
+  bool made_folder_ = false;
   LocalResult result_;
 };
 
 }  // namespace
+
+std::string describe(const Stage& stage) {
+  return stage.blocks == 0 ? stage.method
+                           : fmt::format("{} block {}/{}", stage.method, stage.block, stage.blocks);
+}
 
 nn::OptimizerOptions scaled_optimizer(const TrainingOptions& options, std::int64_t batch) {
   nn::OptimizerOptions scaled = options.optimizer;
@@ -262,6 +313,11 @@ nn::FitOptions fit_options(const TrainingOptions& options, std::int64_t batch,
   fit.epochs = options.epochs;
   fit.batch = batch;
   fit.schedule.kind = options.schedule;
+  fit.schedule.gamma = options.gamma;
+  const double cut_epochs =
+      options.step_epochs > 0.0 ? options.step_epochs : static_cast<double>(options.epochs) / 3.0;
+  fit.schedule.step_size =
+      std::max<std::int64_t>(1, static_cast<std::int64_t>(std::ceil(cut_epochs * epoch_steps)));
   fit.schedule.warmup_steps =
       static_cast<std::int64_t>(std::min(options.warmup_epochs * epoch_steps, steps - 1.0));
   fit.label_smoothing = options.label_smoothing;

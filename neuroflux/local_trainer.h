@@ -25,6 +25,8 @@ struct TrainingOptions {
   std::int64_t reference_batch = 64;
   nn::ScheduleKind schedule = nn::ScheduleKind::cosine;
   double warmup_epochs = 0.5;
+  double step_epochs = 0.0;  ///< schedule `step`: epochs between two cuts; 0: a third of all
+  double gamma = 0.1;        ///< schedule `step`: factor of each cut
   double label_smoothing = 0.0;
   std::uint64_t seed = 0;
 };
@@ -35,7 +37,7 @@ nn::FitOptions fit_options(const TrainingOptions& options, std::int64_t batch,
                            std::int64_t train_count);
 
 struct LocalTrainingOptions : TrainingOptions {
-  std::filesystem::path cache_folder;
+  std::filesystem::path cache_folder;  ///< no two runs at a time may have the same
   DType cache_dtype = DType::bf16;
   bool stop_when_saturated = true;
   std::int64_t patience = 1;      ///< exits that may fail to improve
@@ -49,12 +51,16 @@ struct Stage {
   std::int64_t block = 0;  ///< from 1; 0: the method has no blocks
   std::int64_t blocks = 0;
 };
+/// "neuroflux block 2/3" or "bp".
+std::string describe(const Stage& stage);
 
 /// Called on the training thread. Any may be empty.
 struct TrainingObserver {
   std::function<void(const Stage&, const nn::StepProgress&)> on_step = {};
   std::function<void(const Stage&, const nn::EpochMetrics&)> on_epoch = {};
   std::function<void(const std::string&)> on_message = {};
+  /// After every batch that is only evaluated or written to the cache; may throw to end the run.
+  std::function<void(const Stage&)> on_batch = {};
   /// Records memory from when a block (or the net) is put on the device to the end of its first
   /// step.
   MemoryTrace* trace = nullptr;
@@ -82,10 +88,10 @@ struct LocalResult {
   nn::StateDict weights;                  ///< all trained units and their classifiers
 };
 
-/// Runs the plan on the device of `context`, whose pool must be empty. The cache folder's contents
-/// of earlier runs are replaced, and removed at the end.
-/// Throws OutOfBudget, Error naming block, epoch, step and unit for a loss that is not finite,
-/// Error for storage without space or permission.
+/// Runs the plan on the device of `context`, whose pool must be empty. Caches that an earlier run
+/// left in the folder are replaced; its own are removed at the end, and the folder if it made it.
+/// Throws OutOfBudget, Error naming block, epoch, step and unit for a loss that is not finite, and
+/// Error for storage without space or permission, before anything is trained.
 LocalResult train_locally(const ContextPtr& context, const LocalNet& net, const Plan& plan,
                           const nn::TrainingData& data, const LocalTrainingOptions& options,
                           const TrainingObserver& observer = {});

@@ -127,6 +127,7 @@ class Planner {
         if (!alike(first, candidate)) break;
         const BlockPlan larger = fit_block(net, first, candidate);
         const auto alone = static_cast<double>(members_batch(first, candidate));
+        if (larger.batch < 1) break;  // together they fit at no batch, whatever rho allows
         if (static_cast<double>(larger.batch) < (1.0 - options_.rho) * alone) break;
         block = larger;
       }
@@ -207,7 +208,8 @@ std::vector<std::int64_t> planned_widths(const Plan& plan) {
 
 void check_plan_options(const PlanOptions& options) {
   NF_CHECK(options.budget >= 1, "plan: the budget must be at least 1 byte, got {}", options.budget);
-  NF_CHECK(options.batch >= 1, "plan: the batch must be at least 1, got {}", options.batch);
+  NF_CHECK(options.batch >= 1 && options.batch <= kMaxBatch,
+           "plan: the batch must be in [1, {}], got {}", kMaxBatch, options.batch);
   NF_CHECK(options.rho >= 0.0 && options.rho <= 1.0, "plan: rho must be in [0, 1], got {}",
            options.rho);
   NF_CHECK(options.train_count >= 1, "plan: the training set must have at least 1 image, got {}",

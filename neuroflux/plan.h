@@ -13,9 +13,12 @@
 
 namespace nf {
 
+/// No batch is larger; products with it can't overflow.
+inline constexpr std::int64_t kMaxBatch = std::int64_t{1} << 24;
+
 struct PlanOptions {
   std::int64_t budget = 0;  ///< bytes of device memory that may ever be reserved; at least 1
-  std::int64_t batch = 64;  ///< wanted; no block uses more
+  std::int64_t batch = 64;  ///< wanted, at most kMaxBatch; no block uses more
   /// How far the feasible batch of a unit may differ from that of its block's first unit, as a
   /// fraction of the latter.
   double rho = 0.4;

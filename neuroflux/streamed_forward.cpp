@@ -32,8 +32,13 @@ class OnDevice {
 }  // namespace
 
 StreamedForward::StreamedForward(ContextPtr context, const LocalNet& net,
-                                 const nn::StateDict& weights, std::vector<std::int64_t> batches)
-    : context_(std::move(context)), net_(net), weights_(weights), batches_(std::move(batches)) {
+                                 const nn::StateDict& weights, std::vector<std::int64_t> batches,
+                                 BetweenUnits between)
+    : context_(std::move(context)),
+      net_(net),
+      weights_(weights),
+      batches_(std::move(batches)),
+      between_(std::move(between)) {
   NF_CHECK(std::all_of(batches_.begin(), batches_.end(), [](auto batch) { return batch >= 1; }),
            "streamed forward: every batch must be at least 1");
 }
@@ -55,6 +60,7 @@ std::vector<float> StreamedForward::outputs(std::vector<float> samples, std::int
       unit.forward({}, x).copy_to_host(next.data() + first * output.numel());
     }
     samples = std::move(next);
+    if (between_ && i < last_unit) between_(i, samples);
   }
   return samples;
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "neuroflux/plan.h"
@@ -15,12 +16,15 @@ namespace nf {
 using ReadSamples =
     std::function<void(std::int64_t first, std::int64_t n, float* images, std::int32_t* labels)>;
 
+/// Called with the features behind a unit before the next one gets them.
+using BetweenUnits = std::function<void(std::int64_t unit, std::span<float> features)>;
+
 class StreamedForward {
  public:
   /// `weights` holds all units and classifiers that will be run; `batches` the batch of each unit,
   /// so that no more memory is taken than in its training. All are referred to, not copied.
   StreamedForward(ContextPtr context, const LocalNet& net, const nn::StateDict& weights,
-                  std::vector<std::int64_t> batches);
+                  std::vector<std::int64_t> batches, BetweenUnits between = {});
 
   /// Output of units 0..last_unit for `count` samples of the net's input, in evaluation mode.
   std::vector<float> outputs(std::vector<float> samples, std::int64_t count,
@@ -33,6 +37,7 @@ class StreamedForward {
   const LocalNet& net_;
   const nn::StateDict& weights_;
   std::vector<std::int64_t> batches_;
+  BetweenUnits between_;
 };
 
 }  // namespace nf

@@ -29,9 +29,14 @@ json block_json(const BlockSummary& block) {
           {"cache_wait_seconds", or_null(block.cache_wait_seconds)}};
 }
 
+const char* status(const MethodSummary& method) {
+  if (!method.fits) return "does-not-fit";
+  return method.error.empty() ? "ok" : "failed";
+}
+
 json method_json(const MethodSummary& method) {
   json result{{"name", method.name},
-              {"status", method.fits ? "ok" : "does-not-fit"},
+              {"status", status(method)},
               {"batches", method.batches},
               {"predicted_peak_bytes", or_null(method.predicted_peak_bytes)},
               {"measured_peak_bytes", or_null(method.measured_peak_bytes)},
@@ -48,6 +53,7 @@ json method_json(const MethodSummary& method) {
               {"inference_batch", or_null(method.inference_batch)},
               {"minimum_budget_bytes", method.minimum_budget_bytes},
               {"weights", method.weights.empty() ? json(nullptr) : json(method.weights)}};
+  if (!method.error.empty()) result["error"] = method.error;
   if (method.name != "neuroflux") return result;
   result["blocks"] = json::array();
   for (const BlockSummary& block : method.blocks) result["blocks"].push_back(block_json(block));
@@ -137,9 +143,10 @@ std::string to_table(const Summary& summary) {
          method.parameters ? grouped(*method.parameters) : "-",
          dash_or(method.inference_images_per_second, "{:.0f}")});
     if (!method.fits)
-      notes += fmt::format("{} does not fit {}: it needs at least {} ({} bytes)\n", method.name,
-                           format_bytes(summary.budget_bytes),
-                           format_bytes(method.minimum_budget_bytes), method.minimum_budget_bytes);
+      notes +=
+          fmt::format("{} does not fit {}: it needs at least {} ({} bytes)\n", method.name,
+                      format_bytes(summary.budget_bytes),
+                      format_bytes_up(method.minimum_budget_bytes), method.minimum_budget_bytes);
     if (method.exit_unit)
       notes += fmt::format(
           "{} delivers exit {} of {} units: {:.1f} times fewer parameters than the whole net{}\n",

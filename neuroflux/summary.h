@@ -31,6 +31,7 @@ struct ExitSummary {
 struct MethodSummary {
   std::string name;
   bool fits = false;
+  std::string error;  ///< why it was not finished; empty: it was, or is only planned
   std::vector<std::int64_t> batches;
   std::optional<std::int64_t> predicted_peak_bytes, measured_peak_bytes;
   /// Training steps and, for neuroflux, the cache; without planning and evaluation.

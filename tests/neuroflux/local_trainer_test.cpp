@@ -13,6 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::HasSubstr;
+using testing::Not;
 
 // A small net on generated images, under a budget that makes several blocks.
 class LocalTraining : public testing::Test {
@@ -69,9 +70,9 @@ class LocalTraining : public testing::Test {
     return train_locally(Context::create(device()), local, plan, data, training_, observer);
   }
 
-  // Flips one byte of the first block's training cache.
-  void damage_cache(std::uintmax_t offset) const {
-    const fs::path path = training_.cache_folder / "train-after-block-1.data";
+  // Flips one byte of a block's training cache.
+  void damage_cache(std::int64_t block, std::uintmax_t offset) const {
+    const fs::path path = training_.cache_folder / fmt::format("train-after-block-{}.data", block);
     std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
     ASSERT_TRUE(file.good()) << path;
     file.seekg(static_cast<std::streamoff>(offset));
@@ -121,21 +122,25 @@ TEST_F(LocalTraining, SameSeedSameBits) {
   EXPECT_NE(train().weights, results[0].weights);
 }
 
-TEST_F(LocalTraining, ADamagedChunkIsRecomputedAndNothingElseChanges) {
+TEST_F(LocalTraining, DamagedChunksAreRecomputedAndNothingElseChanges) {
   const LocalResult clean = train();
+  ASSERT_GE(blocks_, 3U);
   std::vector<std::string> messages;
   int damaged = 0;
+  // The second cache was made from what the first one had rounded.
   const LocalResult repaired =
       train({.on_epoch =
                  [&](const Stage& stage, const nn::EpochMetrics& metrics) {
-                   if (stage.block != 2 || metrics.epoch != 1) return;
-                   damage_cache(100);
+                   if (stage.block < 2 || stage.block > 3 || metrics.epoch != 1) return;
+                   damage_cache(stage.block - 1, 100);
                    ++damaged;
                  },
              .on_message = [&](const std::string& message) { messages.push_back(message); }});
-  ASSERT_EQ(damaged, 1);
-  ASSERT_FALSE(messages.empty());
+  ASSERT_EQ(damaged, 2);
+  ASSERT_EQ(messages.size(), 2U);
   EXPECT_THAT(messages[0], HasSubstr("train-after-block-1"));
+  EXPECT_THAT(messages[1], HasSubstr("train-after-block-2"));
+  for (const std::string& message : messages) EXPECT_THAT(message, Not(HasSubstr("other values")));
   EXPECT_EQ(clean.weights, repaired.weights);
   EXPECT_EQ(clean.test_accuracy, repaired.test_accuracy);
   for (const BlockResult& block : repaired.blocks)
@@ -158,7 +163,8 @@ TEST_F(LocalTraining, ALossThatIsNotFiniteNamesStepAndUnit) {
     train();
     FAIL() << "no error";
   } catch (const Error& error) {
-    EXPECT_THAT(error.what(), HasSubstr("epoch 1 step"));
+    EXPECT_THAT(error.what(),
+                HasSubstr(fmt::format("neuroflux block 1/{}, epoch 1 step", blocks_)));
     EXPECT_THAT(error.what(), HasSubstr("the loss of conv1 is"));
     EXPECT_THAT(error.what(), HasSubstr("nan"));
   }
@@ -166,16 +172,39 @@ TEST_F(LocalTraining, ALossThatIsNotFiniteNamesStepAndUnit) {
   for (const nn::Parameter* parameter : net_->all()) EXPECT_FALSE(parameter->value);
 }
 
-TEST_F(LocalTraining, ACacheFolderThatCanNotBeMadeIsNamed) {
+TEST_F(LocalTraining, ACacheFolderThatCanNotBeMadeIsRefusedBeforeTraining) {
   fs::create_directories(folder_);
   std::ofstream(folder_ / "file") << "not a folder";
   training_.cache_folder = folder_ / "file" / "cache";
+  int steps = 0;
   try {
-    train();
+    train({.on_step = [&](const Stage&, const nn::StepProgress&) { ++steps; }});
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr((folder_ / "file").string()));
   }
+  EXPECT_EQ(steps, 0);
+}
+
+TEST_F(LocalTraining, ACacheFolderThatWasThereStays) {
+  fs::create_directories(training_.cache_folder);
+  train();
+  EXPECT_TRUE(fs::is_empty(training_.cache_folder));
+}
+
+TEST(FitOptions, TheStepScheduleCutsByEpochs) {
+  TrainingOptions options;
+  options.epochs = 6;
+  options.warmup_epochs = 0.0;
+  options.schedule = nn::ScheduleKind::step;
+  // 7 steps an epoch; a third of 6 epochs are 14 steps.
+  const nn::Schedule thirds = fit_options(options, 16, 100).schedule;
+  EXPECT_DOUBLE_EQ(thirds.factor(13, 42), 1.0);
+  EXPECT_DOUBLE_EQ(thirds.factor(14, 42), 0.1);
+  EXPECT_DOUBLE_EQ(thirds.factor(41, 42), 0.01);
+  options.step_epochs = 1.0;
+  options.gamma = 0.5;
+  EXPECT_DOUBLE_EQ(fit_options(options, 16, 100).schedule.factor(7, 42), 0.5);
 }
 
 TEST_F(LocalTraining, TheTraceHoldsEachBlocksFirstStepAndEndsBalanced) {
@@ -190,6 +219,29 @@ TEST_F(LocalTraining, TheTraceHoldsEachBlocksFirstStepAndEndsBalanced) {
   }
   EXPECT_EQ(peak, result.predicted_peak_bytes);
   for (const auto& unit : net_->units()) EXPECT_TRUE(units.contains(unit->name()));
+  // Each block begins on an empty device; what its first step finds there it leaves there.
+  std::size_t blocks = 0;
+  std::int64_t live = 0, resident = 0;
+  bool stepping = false;
+  const auto expect_balance = [&] {
+    EXPECT_TRUE(stepping) << "no step of block " << blocks;
+    EXPECT_EQ(live, resident) << "the step of block " << blocks << " kept or lost memory";
+  };
+  for (const MemoryEvent& event : trace.events()) {
+    const bool allocates = event.action == MemoryAction::allocate;
+    if (allocates && event.live == event.granted) {
+      if (blocks > 0) expect_balance();
+      ++blocks;
+      stepping = false;
+    }
+    if (allocates && event.category == Category::input && !stepping) {
+      stepping = true;
+      resident = live;
+    }
+    live = event.live;
+  }
+  expect_balance();
+  EXPECT_EQ(blocks, blocks_);
 }
 
 TEST_F(LocalTraining, ExitWeightsHoldTheExitAndNothingElse) {

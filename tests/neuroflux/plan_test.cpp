@@ -126,7 +126,7 @@ TEST(Plan, RefusesNonsense) {
   EXPECT_THAT(message(options), HasSubstr("budget must be at least 1 byte, got 0"));
   options = options_for(kMiB);
   options.batch = 0;
-  EXPECT_THAT(message(options), HasSubstr("batch must be at least 1, got 0"));
+  EXPECT_THAT(message(options), HasSubstr("batch must be in [1, 16777216], got 0"));
   options = options_for(kMiB);
   options.rho = 1.5;
   EXPECT_THAT(message(options), HasSubstr("rho must be in [0, 1], got 1.5"));

@@ -1,0 +1,126 @@
+// Runs what a training does, phase by phase, on any device, with the memory of each phase.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/random.h"
+#include "neuroflux/local_block.h"
+#include "nn/bp_trainer.h"
+
+namespace nf::test {
+
+/// Most bytes held during one phase.
+struct PhasePeak {
+  std::string phase;
+  std::int64_t reserved = 0, live = 0;
+  bool operator==(const PhasePeak&) const = default;
+};
+
+inline void PrintTo(const PhasePeak& peak, std::ostream* out) {
+  *out << fmt::format("{}: {} reserved, {} live", peak.phase, peak.reserved, peak.live);
+}
+
+inline std::int64_t most_reserved(const std::vector<PhasePeak>& peaks) {
+  std::int64_t most = 0;
+  for (const PhasePeak& peak : peaks) most = std::max(most, peak.reserved);
+  return most;
+}
+
+/// Batches of a run, each size once.
+struct BatchSizes {
+  std::vector<std::int64_t> train, evaluate;
+
+  std::int64_t largest() const {
+    return std::max(*std::max_element(train.begin(), train.end()),
+                    evaluate.empty() ? 0 : *std::max_element(evaluate.begin(), evaluate.end()));
+  }
+};
+
+/// Host data for batches of up to `size` samples; small values, so that no loss overflows.
+struct HostData {
+  HostData(const Shape& sample, std::int64_t size)
+      : images(static_cast<std::size_t>(sample.numel() * size)),
+        labels(static_cast<std::size_t>(size)) {
+    RandomStream random(random_key(1, Purpose::test));
+    for (float& value : images) value = random.uniform() - 0.5F;
+    for (std::int32_t& label : labels) label = static_cast<std::int32_t>(random.below(2));
+  }
+  std::vector<float> images;
+  std::vector<std::int32_t> labels;
+};
+
+class PhaseRecorder {
+ public:
+  /// Nothing is read from or written to the host on a meta context.
+  PhaseRecorder(const ContextPtr& context, const Shape& sample, std::int64_t largest)
+      : pool_(context->pool()), meta_(context->is_meta()), data_(sample, meta_ ? 0 : largest) {}
+
+  template <typename Function>
+  void run(const std::string& phase, Function function) {
+    pool_.reset_peak();
+    function();
+    const PoolStats stats = pool_.stats();
+    peaks_.push_back({phase, stats.peak_reserved, stats.peak_live});
+  }
+
+  const float* images() const { return meta_ ? nullptr : data_.images.data(); }
+  const std::int32_t* labels() const { return meta_ ? nullptr : data_.labels.data(); }
+  std::vector<PhasePeak> peaks() && { return std::move(peaks_); }
+
+ private:
+  Pool& pool_;
+  bool meta_;
+  HostData data_;
+  std::vector<PhasePeak> peaks_;
+};
+
+/// End-to-end backpropagation from an empty pool.
+inline std::vector<PhasePeak> bp_phases(const ContextPtr& context, nn::Model& model,
+                                        const nn::OptimizerOptions& optimizer,
+                                        const BatchSizes& sizes) {
+  PhaseRecorder phases(context, model.options().input, sizes.largest());
+  std::unique_ptr<nn::BpTrainer> trainer;
+  phases.run("place",
+             [&] { trainer = std::make_unique<nn::BpTrainer>(context, model, optimizer, 1); });
+  for (const std::int64_t size : sizes.train)
+    phases.run(fmt::format("train {}", size),
+               [&] { trainer->train(phases.images(), phases.labels(), size, {}); });
+  for (const std::int64_t size : sizes.evaluate)
+    phases.run(fmt::format("evaluate {}", size),
+               [&] { trainer->evaluate(phases.images(), phases.labels(), size); });
+  return std::move(phases).peaks();
+}
+
+/// A block: training, evaluation and, where it `fills_cache`, its outputs for the next block.
+inline std::vector<PhasePeak> block_phases(const ContextPtr& context,
+                                           const std::vector<LocalUnit>& units, const Shape& sample,
+                                           const nn::OptimizerOptions& optimizer,
+                                           const BatchSizes& sizes, bool fills_cache) {
+  PhaseRecorder phases(context, sample, sizes.largest());
+  std::unique_ptr<LocalBlock> block;
+  phases.run("place",
+             [&] { block = std::make_unique<LocalBlock>(context, units, sample, optimizer, 1); });
+  for (const std::int64_t size : sizes.train)
+    phases.run(fmt::format("train {}", size),
+               [&] { block->train(phases.images(), phases.labels(), size, {}); });
+  for (const std::int64_t size : sizes.evaluate)
+    phases.run(fmt::format("evaluate {}", size),
+               [&] { block->evaluate(phases.images(), phases.labels(), size); });
+  if (!fills_cache) return std::move(phases).peaks();
+  std::vector<float> output(static_cast<std::size_t>(
+      context->is_meta() ? 0 : sizes.largest() * block->output_sample_shape().numel()));
+  std::vector<std::int64_t> outputs = sizes.train;
+  outputs.insert(outputs.end(), sizes.evaluate.begin(), sizes.evaluate.end());
+  for (const std::int64_t size : outputs)
+    phases.run(fmt::format("fill {}", size), [&] {
+      block->forward(phases.images(), size, context->is_meta() ? nullptr : output.data());
+    });
+  return std::move(phases).peaks();
+}
+
+}  // namespace nf::test
