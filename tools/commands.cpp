@@ -51,15 +51,17 @@ std::string checked_model_name(const ExperimentOptions& options, const DataShape
   }
 }
 
-/// Throws DoesNotFit when no method fits.
-void check_fit(const Summary& summary) {
+bool any_fits(const Summary& summary) {
+  return std::any_of(summary.methods.begin(), summary.methods.end(),
+                     [](const MethodSummary& method) { return method.fits; });
+}
+
+DoesNotFit does_not_fit(const Summary& summary) {
   std::string least;
-  for (const MethodSummary& method : summary.methods) {
-    if (method.fits) return;
+  for (const MethodSummary& method : summary.methods)
     least += fmt::format("{}{} needs at least {}", least.empty() ? "" : "; ", method.name,
                          with_bytes(method.minimum_budget_bytes));
-  }
-  throw DoesNotFit(
+  return DoesNotFit(
       fmt::format("a budget of {} is too small: {}", with_bytes(summary.budget_bytes), least));
 }
 
@@ -69,7 +71,7 @@ void run_plan(const CommandLine& line) {
   checked_model_name(options, data);
   const ExperimentPlan plan = plan_experiment(options, data);
   print(line.json ? to_json(plan).dump(2) + '\n' : to_table(plan));
-  check_fit(plan.summary);
+  if (!any_fits(plan.summary)) throw does_not_fit(plan.summary);
   if (options.trace.empty()) return;
   const InterruptGuard guard;
   MemoryTrace trace;
@@ -108,6 +110,7 @@ TrainingObserver observe(Progress& progress) {
     progress.epoch(stage, metrics);
     InterruptGuard::check(describe(stage));
   };
+  observer.on_batch = [](const Stage& stage) { InterruptGuard::check(describe(stage)); };
   observer.on_message = [&progress](const std::string& text) { progress.message(text); };
   return observer;
 }
@@ -117,12 +120,17 @@ void run_training(const CommandLine& line, const std::string& program) {
   ExperimentOptions options = line.options;
   const nn::TrainingData data = load_data(options);
   const std::string model = checked_model_name(options, data_shape(data));
+  ExperimentPlan plan = plan_experiment(options, data_shape(data));
   const auto& methods = options.methods;
   if (data.validation_count() == 0 &&
       std::find(methods.begin(), methods.end(), "neuroflux") != methods.end())
     fail_usage("--validation-fraction: {} leaves no images to choose an exit of neuroflux by",
                options.data_options.validation_fraction);
-  InterruptGuard::check("loading data");
+  InterruptGuard::check("planning");
+  if (!any_fits(plan.summary)) {
+    print(line.json ? to_json(plan).dump(2) + '\n' : to_table(plan.summary));
+    throw does_not_fit(plan.summary);
+  }
   const RunFolder folder = options.run_folder.empty()
                                ? RunFolder::fresh(fmt::format("{}-{}-{}", to_string(line.command),
                                                               model, options.training.seed))
@@ -131,7 +139,13 @@ void run_training(const CommandLine& line, const std::string& program) {
   Summary summary;
   {
     Progress progress(stderr, isatty(STDERR_FILENO) != 0, data.validation_count() > 0);
-    summary = run_experiment(options, data, observe(progress));
+    const nn::TrainingDataOptions& augmentation = options.data_options;
+    if ((augmentation.crop_padding > 0 || augmentation.flip) && plan.plan.blocks.size() > 1)
+      progress.message(
+          "augmentation acts on the first block of neuroflux only: later ones learn from features "
+          "that were cached once");
+    summary = run_experiment(options, std::move(plan), data, observe(progress));
+    InterruptGuard::check("the end of the run");
   }
   if (line.json) {
     nlohmann::json document = to_json(summary);
@@ -140,7 +154,6 @@ void run_training(const CommandLine& line, const std::string& program) {
   } else {
     print(to_table(summary) + next_steps(line, summary, folder.path(), program));
   }
-  check_fit(summary);
 }
 
 void run_eval(const CommandLine& line) {

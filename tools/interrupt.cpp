@@ -19,18 +19,24 @@ InterruptGuard::InterruptGuard() {
   action.sa_flags = static_cast<int>(SA_RESTART | SA_RESETHAND);
   sigaction(SIGINT, &action, &old_interrupt_);
   sigaction(SIGTERM, &action, &old_terminate_);
+  sigaction(SIGHUP, &action, &old_hangup_);
+  action.sa_handler = SIG_IGN;
+  action.sa_flags = 0;
+  sigaction(SIGPIPE, &action, &old_pipe_);
 }
 
 InterruptGuard::~InterruptGuard() {
   sigaction(SIGINT, &old_interrupt_, nullptr);
   sigaction(SIGTERM, &old_terminate_, nullptr);
+  sigaction(SIGHUP, &old_hangup_, nullptr);
+  sigaction(SIGPIPE, &old_pipe_, nullptr);
 }
 
 void InterruptGuard::check(const std::string& during) {
   const int signal = received;
   if (signal == 0) return;
-  throw Interrupted(
-      fmt::format("interrupted by {} during {}", signal == SIGINT ? "SIGINT" : "SIGTERM", during));
+  const char* name = signal == SIGINT ? "SIGINT" : signal == SIGTERM ? "SIGTERM" : "SIGHUP";
+  throw Interrupted(fmt::format("interrupted by {} during {}", name, during));
 }
 
 }  // namespace nf::tools

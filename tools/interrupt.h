@@ -1,4 +1,4 @@
-// Ctrl-C and SIGTERM as an exception at a place of our choice, so that no file is left half
+// Ctrl-C and its like as an exception at a place of our choice, so that no file is left half
 // written.
 #pragma once
 
@@ -7,8 +7,8 @@
 
 namespace nf::tools {
 
-/// While it lives, the first SIGINT or SIGTERM is only noted; a second one ends the program at
-/// once.
+/// While it lives, the first SIGINT, SIGTERM or SIGHUP is only noted; a second one ends the program
+/// at once. A closed pipe is an error of the write, not a signal that would skip all cleaning up.
 class InterruptGuard {
  public:
   InterruptGuard();
@@ -22,6 +22,8 @@ class InterruptGuard {
  private:
   struct sigaction old_interrupt_ {};
   struct sigaction old_terminate_ {};
+  struct sigaction old_hangup_ {};
+  struct sigaction old_pipe_ {};
 };
 
 }  // namespace nf::tools

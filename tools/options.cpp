@@ -16,6 +16,8 @@ namespace {
 
 constexpr std::array kCommands{Command::plan, Command::train, Command::compare, Command::eval};
 constexpr std::int64_t kMaxPixels = 65536;
+constexpr std::int64_t kMaxImages = std::int64_t{1} << 40;
+constexpr int kMaxThreads = 128;
 
 struct CommandText {
   const char* description;
@@ -36,7 +38,7 @@ CommandText text_of(Command command) {
     case Command::compare:
       return {
           "Trains a net by several methods under one budget and compares them.\n"
-          "They get the same data in the same order, and leave one run folder.",
+          "They get the same images, split and initial values, and leave one run folder.",
           "neuroflux compare --methods bp,neuroflux --model vgg11 --width 0.5 "
           "--data bench/data/fashion-mnist-6k --budget 36MiB"};
     case Command::eval:
@@ -145,6 +147,8 @@ void Parser::add_data() {
   if (command() != Command::eval) {
     flags_.whole("--train-limit", data.train_limit, std::int64_t{0},
                  "Training images used, validation included; 0: all");
+    flags_.whole("--data-classes", data.classes, std::int64_t{0},
+                 "Classes of the IDX files; 0: as many as their labels show", std::int64_t{256});
     flags_.real("--validation-fraction", data.validation_fraction,
                 {.least = 0, .most = 1, .open_most = true},
                 "Share of the training images kept for validation");
@@ -178,7 +182,7 @@ void Parser::add_shape() {
                     [this](const std::string& text) { shape_.sample = parse_extents(text); }),
       flags_.whole("--classes", shape_.classes, std::int64_t{1}, "Classes", kMaxPixels),
       flags_.whole("--train-images", train_images_, std::int64_t{1},
-                   "Training images, validation included"),
+                   "Training images, validation included", kMaxImages),
       flags_.whole("--test-images", shape_.test_count, std::int64_t{0}, "Test images")};
 }
 
@@ -199,7 +203,8 @@ void Parser::add_method() {
       "all: what the device has",
       [this](const std::string& text) { options_.budget = text == "all" ? 0 : parse_bytes(text); });
   flags_.whole("--batch", options_.batch, std::int64_t{1},
-               command() == Command::eval ? "Largest batch" : "Batch wanted; less where less fits");
+               command() == Command::eval ? "Largest batch" : "Batch wanted; less where less fits",
+               kMaxBatch);
   if (command() == Command::eval) return;
   flags_.real("--rho", options_.rho, {.least = 0, .most = 1},
               "How far feasible batches may differ within a block, as a fraction");
@@ -241,6 +246,10 @@ void Parser::add_training() {
       "--schedule", "NAME", to_string(training.schedule),
       "Of the learning rate: constant, step, cosine, one_cycle",
       [&training](const std::string& text) { training.schedule = nn::parse_schedule(text); });
+  flags_.real("--step-epochs", training.step_epochs, {},
+              "Schedule step: epochs between two cuts; 0: a third of all");
+  flags_.real("--gamma", training.gamma, {.least = 0, .most = 1, .open_least = true},
+              "Schedule step: factor of each cut");
   flags_.real("--warmup", training.warmup_epochs, {}, "Epochs of linear warm-up");
   flags_.real("--label-smoothing", training.label_smoothing,
               {.least = 0, .most = 1, .open_most = true}, "Share spread over all classes");
@@ -252,7 +261,8 @@ void Parser::add_training() {
               "Validation accuracy, as a fraction, that counts as one");
   flags_.real("--tolerance", training.exit_tolerance, {.least = 0, .most = 1},
               "How far below the best exit the delivered one may be, as a fraction");
-  flags_.parsed("--cache-dir", "FOLDER", "", "Activation cache; default: within the run folder",
+  flags_.parsed("--cache-dir", "FOLDER", "",
+                "Where the run makes a folder for its activation cache; default: the run folder",
                 [&training](const std::string& text) {
                   NF_CHECK(!text.empty(), "must not be empty");
                   training.cache_folder = text;
@@ -268,7 +278,8 @@ void Parser::add_device() {
                   NF_CHECK(device.device.kind == DeviceKind::cpu,
                            "must be cpu, got \"{}\", which computes nothing", text);
                 });
-  flags_.whole("--threads", device.threads, 0, "Threads inside operators; 0: one per core", 1024);
+  flags_.whole("--threads", device.threads, 0, "Threads inside operators; 0: one per core",
+               kMaxThreads);
   flags_.toggle("--no-onednn", without_onednn_, "Compute by Eigen alone");
 }
 
@@ -356,7 +367,7 @@ void Parser::finish() {
     fail_usage("{} needs --data FOLDER or --data generated", to_string(command()));
   }
   const std::filesystem::path folder = options_.trace.parent_path();
-  if (!folder.empty() && !std::filesystem::is_directory(folder))
+  if (!folder.empty() && folder != options_.run_folder && !std::filesystem::is_directory(folder))
     fail_usage("--trace: there is no folder {}", folder.string());
   try {
     check_experiment(options_);

@@ -21,11 +21,6 @@ std::size_t terminal_columns(std::FILE* out) {
 
 }  // namespace
 
-std::string describe(const Stage& stage) {
-  return stage.blocks == 0 ? stage.method
-                           : fmt::format("{} block {}/{}", stage.method, stage.block, stage.blocks);
-}
-
 std::string format_duration(double seconds) {
   const auto whole = static_cast<std::int64_t>(std::llround(std::max(0.0, seconds)));
   if (whole < 60) return fmt::format("{}s", whole);

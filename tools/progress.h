@@ -10,8 +10,6 @@
 
 namespace nf::tools {
 
-/// "neuroflux block 2/3" or "bp".
-std::string describe(const Stage& stage);
 /// "42s", "3:07", "1:02:03".
 std::string format_duration(double seconds);
 

@@ -1,5 +1,6 @@
 #include "tools/run_folder.h"
 
+#include <algorithm>
 #include <array>
 #include <ctime>
 #include <string>
@@ -37,12 +38,24 @@ void make_parents(const fs::path& path) {
   NF_CHECK(!status, "run folder: can't make {}: {}", path.parent_path().string(), status.message());
 }
 
-void remove_run(const fs::path& folder) {
-  std::vector<std::string> names{"config.toml", "plan.json", "metrics.jsonl", "summary.json"};
+std::vector<std::string> names_in_a_run() {
+  std::vector<std::string> names{"config.toml", "plan.json", "metrics.jsonl", "summary.json",
+                                 "cache"};
   for (const std::string& method : method_names()) names.push_back(method + ".safetensors");
-  for (const std::string& name : names) {
+  return names;
+}
+
+// Finished or not.
+bool holds_run(const fs::path& folder) {
+  const std::vector<std::string> names = names_in_a_run();
+  return std::any_of(names.begin(), names.end(),
+                     [&](const std::string& name) { return fs::exists(folder / name); });
+}
+
+void remove_run(const fs::path& folder) {
+  for (const std::string& name : names_in_a_run()) {
     std::error_code status;
-    fs::remove(folder / name, status);
+    fs::remove_all(folder / name, status);
     NF_CHECK(!status, "run folder: can't replace {}: {}", (folder / name).string(),
              status.message());
   }
@@ -61,7 +74,7 @@ RunFolder RunFolder::fresh(const std::string& name) {
 RunFolder RunFolder::given(const fs::path& path, bool overwrite) {
   // "runs/a/" has an empty last part: the folder itself would pass for its own parent.
   const fs::path folder = path.has_filename() ? path : path.parent_path();
-  if (fs::exists(folder / "summary.json")) {
+  if (holds_run(folder)) {
     NF_CHECK(overwrite, "run folder: {} holds a run already; name another or add --overwrite",
              folder.string());
     remove_run(folder);

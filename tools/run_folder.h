@@ -13,7 +13,7 @@ class RunFolder {
  public:
   /// Makes runs/NAME-TIME, or with a number behind where that exists already.
   static RunFolder fresh(const std::string& name);
-  /// Makes or takes this one. Throws Error where it holds a run (a summary.json), unless it may
+  /// Makes or takes this one. Throws Error where it holds a run, finished or not, unless it may
   /// `overwrite`: then that run's files are removed.
   static RunFolder given(const std::filesystem::path& path, bool overwrite);
 

@@ -135,9 +135,12 @@ TEST(Plan, TraceAsCsv) {
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const std::vector<std::string> lines = lines_of(read_text(workspace.path() / "memory.csv"));
   ASSERT_GT(lines.size(), 100U);
-  EXPECT_EQ(lines[0], "time_ns,action,address,asked,granted,live,reserved,category,op,unit,phase");
-  for (const std::string& line : lines)
-    EXPECT_EQ(std::count(line.begin(), line.end(), ','), 10) << line;
+  EXPECT_THAT(lines[0], testing::StartsWith("time_ns,action,address,asked,granted,live,reserved,"
+                                            "category,op,unit,phase"));
+  const auto commas = [](const std::string& line) {
+    return std::count(line.begin(), line.end(), ',');
+  };
+  for (const std::string& line : lines) EXPECT_EQ(commas(line), commas(lines[0])) << line;
 }
 
 TEST(Plan, TraceAsChromeJson) {

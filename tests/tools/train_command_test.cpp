@@ -1,55 +1,14 @@
-// neuroflux train, compare and eval, from the outside, on data small enough for seconds.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
+// neuroflux train, compare and eval, from the outside.
+#include <algorithm>
+#include <map>
+#include <sstream>
 
-#include <csignal>
-#include <nlohmann/json.hpp>
-#include <thread>
-
-#include "tests/tools/program.h"
-
-namespace fs = std::filesystem;
+#include "tests/tools/training.h"
 
 namespace nf::test {
 namespace {
 
-using nlohmann::json;
 using testing::HasSubstr;
-
-const Arguments kNet{"--model", "vgg11", "--width", "0.125", "--pad-to",  "0",
-                     "--batch", "16",    "--lr",    "0.02",  "--threads", "1"};
-const Arguments kTiny = kNet + Arguments{"--data", "images", "--epochs", "2"};
-
-/// A workspace with a small data set in images/.
-class Training : public testing::Test {
- protected:
-  void SetUp() override { write_idx_folder(workspace_.path() / "images", 120, 40, 16, 4); }
-
-  ProgramResult run(const Arguments& arguments) const { return workspace_.run(arguments); }
-  fs::path file(const std::string& name) const { return workspace_.path() / name; }
-  json read_json(const std::string& name) const { return json::parse(read_text(file(name))); }
-
-  Workspace workspace_;
-};
-
-void expect_failure(const ProgramResult& result, int exit_code, const std::string& part) {
-  EXPECT_EQ(result.exit_code, exit_code);
-  const std::vector<std::string> lines = lines_of(result.err);
-  ASSERT_FALSE(lines.empty());
-  EXPECT_THAT(lines.back(), testing::StartsWith("neuroflux: "));
-  EXPECT_THAT(lines.back(), HasSubstr(part));
-}
-
-/// The lines of metrics.jsonl without what the clock decides.
-std::vector<json> metrics_without_times(const fs::path& path) {
-  std::vector<json> metrics;
-  for (const std::string& line : lines_of(read_text(path))) {
-    metrics.push_back(json::parse(line));
-    for (const char* key : {"train_seconds", "evaluation_seconds", "images_per_second"})
-      metrics.back().erase(key);
-  }
-  return metrics;
-}
 
 TEST_F(Training, SameSeedGivesTheSameMetrics) {
   const Arguments command = Arguments{"train"} + kTiny;
@@ -62,6 +21,22 @@ TEST_F(Training, SameSeedGivesTheSameMetrics) {
   EXPECT_FALSE(first.empty());
   EXPECT_EQ(first, metrics_without_times(file("second/metrics.jsonl")));
   EXPECT_NE(first, metrics_without_times(file("third/metrics.jsonl")));
+}
+
+TEST_F(Training, ThreadsDoNotChangeFromRunToRun) {
+  const Arguments command =
+      Arguments{"compare", "--data", "images", "--epochs", "2", "--lr", "0.02", "--threads", "2"} +
+      kShape;
+  for (const char* folder : {"first", "second"}) {
+    const ProgramResult result = run(command + Arguments{"--seed", "5", "--run-dir", folder});
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+  }
+  const auto first = metrics_without_times(file("first/metrics.jsonl"));
+  EXPECT_EQ(first, metrics_without_times(file("second/metrics.jsonl")));
+  std::map<std::string, int> epochs;
+  for (const json& line : first) ++epochs[line.at("method").get<std::string>()];
+  EXPECT_EQ(epochs["bp"], 2);
+  EXPECT_GE(epochs["neuroflux"], 2);
 }
 
 TEST_F(Training, CompareLeavesACompleteRunFolderThatEvalCanUse) {
@@ -134,6 +109,45 @@ TEST_F(Training, ANamedFolderWithARunIsKeptUnlessTold) {
   EXPECT_EQ(read_json("run/summary.json").at("seed"), 9);
 }
 
+TEST_F(Training, AnUnfinishedRunIsKeptToo) {
+  fs::create_directories(file("run"));
+  workspace_.write("run/metrics.jsonl", "{}\n");
+  const Arguments command =
+      Arguments{"train", "--method", "bp", "--train-limit", "40", "--run-dir", "run"} + kTiny;
+  expect_failure(run(command), 1, "--overwrite");
+  EXPECT_EQ(read_text(file("run/metrics.jsonl")), "{}\n");
+}
+
+TEST_F(Training, ABudgetThatFitsNothingLeavesNoRun) {
+  const Arguments command = Arguments{"train", "--run-dir", "run"} + kTiny;
+  expect_failure(run(command + Arguments{"--budget", "4096"}), 3, "neuroflux");
+  EXPECT_FALSE(fs::exists(file("run")));
+  EXPECT_EQ(run(command).exit_code, 0);
+}
+
+TEST_F(Training, ACacheFolderMayBeSharedAndStays) {
+  fs::create_directories(file("scratch"));
+  const Workspace other;
+  write_idx_folder(other.path() / "images", 120, 40, 16, 4);
+  const Arguments command = Arguments{"train",       "--no-early-stop",        "--budget",  "700K",
+                                      "--cache-dir", file("scratch").string(), "--run-dir", "run"} +
+                            kTiny;
+  const pid_t process = other.start(command + Arguments{"--seed", "2"});
+  const ProgramResult first = run(command);
+  const ProgramResult second = other.finish(process);
+  EXPECT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_EQ(second.exit_code, 0) << second.err;
+  EXPECT_TRUE(fs::is_empty(file("scratch")));
+}
+
+TEST_F(Training, ATraceMayLieInTheRunFolder) {
+  const ProgramResult result =
+      run(Arguments{"train", "--method", "bp", "--run-dir", "run", "--trace", "run/memory.csv"} +
+          kTiny);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(read_text(file("run/memory.csv")), HasSubstr(",bp\n"));
+}
+
 TEST_F(Training, EndsWithTheTableAndWhatToTryNext) {
   const ProgramResult result = run(Arguments{"compare", "--run-dir", "run"} + kTiny);
   ASSERT_EQ(result.exit_code, 0) << result.err;
@@ -146,7 +160,54 @@ TEST_F(Training, EndsWithTheTableAndWhatToTryNext) {
   EXPECT_EQ(result.err.find_first_of("\r\x1b"), std::string::npos);
 }
 
-TEST_F(Training, TraceOfARun) {
+/// One row of a trace.
+struct Event {
+  std::string action, category;
+  std::int64_t granted = 0, live = 0;
+};
+
+std::vector<Event> read_trace(const fs::path& path) {
+  const auto cells_of = [](const std::string& line) {
+    std::vector<std::string> cells;
+    std::istringstream in(line);
+    for (std::string cell; std::getline(in, cell, ',');) cells.push_back(cell);
+    return cells;
+  };
+  const std::vector<std::string> lines = lines_of(read_text(path));
+  std::map<std::string, std::size_t> columns;
+  for (const std::string& name : cells_of(lines.at(0))) columns.emplace(name, columns.size());
+  std::vector<Event> events;
+  for (std::size_t i = 1; i < lines.size(); ++i) {
+    const std::vector<std::string> cells = cells_of(lines[i]);
+    const auto cell = [&](const char* column) { return cells.at(columns.at(column)); };
+    events.push_back(
+        {cell("action"), cell("category"), std::stoll(cell("granted")), std::stoll(cell("live"))});
+  }
+  return events;
+}
+
+TEST_F(Training, TheTraceOfARunHoldsFirstStepsThatEndWhereTheyBegan) {
+  const ProgramResult result =
+      run(Arguments{"compare", "--run-dir", "run", "--trace", "memory.csv"} + kTiny);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const std::vector<Event> events = read_trace(file("memory.csv"));
+  ASSERT_GT(events.size(), 100U);
+  // BP's net and each block begin on an empty device; then come parameters, then a batch.
+  const auto begins = [](const Event& e) { return e.action == "allocate" && e.live == e.granted; };
+  int steps = 0;
+  for (auto first = events.begin(); first != events.end(); ++steps) {
+    ASSERT_TRUE(begins(*first)) << "event " << first - events.begin();
+    const auto end = std::find_if(first + 1, events.end(), begins);
+    const auto batch =
+        std::find_if(first, end, [](const Event& e) { return e.category == "input"; });
+    ASSERT_TRUE(batch != first && batch != end);
+    EXPECT_EQ((end - 1)->live, (batch - 1)->live) << "step " << steps << " kept or lost memory";
+    first = end;
+  }
+  EXPECT_GE(steps, 2);
+}
+
+TEST_F(Training, TraceOfARunForAViewer) {
   const ProgramResult result =
       run(Arguments{"train", "--run-dir", "run", "--trace", "memory.json"} + kTiny);
   ASSERT_EQ(result.exit_code, 0) << result.err;
@@ -163,48 +224,6 @@ TEST_F(Training, TooSmallABudgetNamesTheLeast) {
   expect_failure(run(Arguments{"compare", "--budget", "4096", "--run-dir", "b"} + kTiny), 3, "bp");
   const Arguments enough{"train", "--budget", std::to_string(least), "--run-dir", "c"};
   EXPECT_EQ(run(enough + kTiny + Arguments{"--train-limit", "20"}).exit_code, 0);
-}
-
-TEST_F(Training, MissingDataIsAFailure) {
-  const Arguments command = Arguments{"train", "--data"};
-  expect_failure(run(command + Arguments{"nowhere"}), 1, "nowhere");
-  fs::remove(file("images/t10k-labels-idx1-ubyte"));
-  expect_failure(run(command + Arguments{"images"}), 1, "t10k-labels");
-  EXPECT_FALSE(fs::exists(file("runs")));
-}
-
-TEST_F(Training, TruncatedDataIsAFailure) {
-  const fs::path images = file("images/train-images-idx3-ubyte");
-  fs::resize_file(images, fs::file_size(images) - 1);
-  expect_failure(run(Arguments{"train"} + kTiny), 1, "train-images-idx3-ubyte");
-  EXPECT_FALSE(fs::exists(file("runs")));
-}
-
-TEST_F(Training, DamagedWeightsAreAFailure) {
-  expect_failure(run({"eval", "none.safetensors", "--data", "images"}), 1, "none.safetensors");
-  workspace_.write("junk.safetensors", "this is not a file of tensors");
-  expect_failure(run({"eval", "junk.safetensors", "--data", "images"}), 1, "junk.safetensors");
-}
-
-TEST_F(Training, AnInterruptLeavesNoHalfWrittenFile) {
-  for (const int signal : {SIGINT, SIGTERM}) {
-    const std::string folder = "stopped-" + std::to_string(signal);
-    const Arguments long_run = Arguments{"train", "--run-dir", folder} + kNet +
-                               Arguments{"--data", "images", "--epochs", "100000"};
-    const pid_t process = workspace_.start(long_run);
-    const fs::path metrics = file(folder) / "metrics.jsonl";
-    for (int wait = 0; wait < 6000; ++wait) {
-      if (fs::exists(metrics) && fs::file_size(metrics) > 0) break;
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    ASSERT_EQ(kill(process, signal), 0);
-    const ProgramResult result = workspace_.finish(process);
-    expect_failure(result, 130, "interrupted by");
-    EXPECT_FALSE(metrics_without_times(metrics).empty());
-    for (const auto& entry : fs::recursive_directory_iterator(file(folder)))
-      EXPECT_THAT((std::vector<std::string>{"config.toml", "plan.json", "metrics.jsonl"}),
-                  testing::Contains(entry.path().filename().string()));
-  }
 }
 
 TEST_F(Training, GeneratedDataNeedsNoFiles) {
