@@ -25,4 +25,4 @@ add_test(NAME package.headers
 add_test(NAME embed
   COMMAND ${CMAKE_CTEST_COMMAND} --build-and-test ${CMAKE_CURRENT_SOURCE_DIR}/embed
     ${CMAKE_BINARY_DIR}/package/embed ${package_options} --test-command embed)
-set_tests_properties(package.headers embed PROPERTIES FIXTURES_REQUIRED package TIMEOUT 600)
+set_tests_properties(package.headers embed PROPERTIES FIXTURES_REQUIRED package TIMEOUT 1800)
