@@ -15,7 +15,5 @@ std::string build();
 std::string commit();
 /// What convolutions and matrix products run on: "onednn" or "eigen".
 std::string library(const ContextOptions& options);
-/// Threads inside operators.
-int threads(const ContextOptions& options);
 
 }  // namespace nf::bench

@@ -78,7 +78,7 @@ int run(int argc, char** argv) {
   const Setup setup{Context::create(options), batch};
   benchmark::AddCustomContext("batch", std::to_string(batch));
   benchmark::AddCustomContext("device", to_string(options.device));
-  benchmark::AddCustomContext("threads", std::to_string(threads(options)));
+  benchmark::AddCustomContext("threads", std::to_string(setup.backend().threads()));
   benchmark::AddCustomContext("library", library(options));
   benchmark::AddCustomContext("compiler", compiler());
   benchmark::AddCustomContext("build", build());

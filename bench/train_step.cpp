@@ -33,6 +33,7 @@ struct Measured {
   std::vector<double> seconds;     // of each step, ascending
   std::int64_t peak_bytes = 0;     // reserved on the device
   std::int64_t process_bytes = 0;  // resident, at most
+  int threads = 0;                 // inside operators
 
   double median() const {
     return 0.5 * (seconds[(seconds.size() - 1) / 2] + seconds[seconds.size() / 2]);
@@ -100,6 +101,7 @@ Measured measure(const Options& options, nn::Model& model) {
     if (step >= kWarmUpSteps) measured.seconds.push_back(took.count());
   }
   std::sort(measured.seconds.begin(), measured.seconds.end());
+  measured.threads = context->backend().threads();
   measured.peak_bytes = context->pool().stats().peak_reserved;
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -117,7 +119,7 @@ nlohmann::json to_json(const Options& options, const std::string& model, const M
           {"batch", options.batch},
           {"steps", options.steps},
           {"device", to_string(options.device.device)},
-          {"threads", threads(options.device)},
+          {"threads", measured.threads},
           {"library", library(options.device)},
           {"compiler", compiler()},
           {"build", build()},
@@ -135,7 +137,7 @@ void print_line(const Options& options, const std::string& model, const Measured
       "{} batch {} on {} ({}, {} threads): {:.1f} images/s, step {:.2f} ms ({:.2f} to {:.2f}), "
       "peak {}, process {}\n",
       model, options.batch, to_string(options.device.device), library(options.device),
-      threads(options.device), static_cast<double>(options.batch) / measured.median(),
+      measured.threads, static_cast<double>(options.batch) / measured.median(),
       1e3 * measured.median(), 1e3 * measured.seconds.front(), 1e3 * measured.seconds.back(),
       format_bytes(measured.peak_bytes), format_bytes(measured.process_bytes));
 }

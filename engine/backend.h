@@ -225,6 +225,9 @@ class Backend {
   virtual void adamw(const AdamWStep& step, View w, ConstView grad, View m, View v) = 0;
 };
 
+/// Threads inside one CPU operator: its partial results fit on the stack.
+inline constexpr int kMaxThreads = 128;
+
 /// Makes the CPU backend with `threads` threads inside operators (0: one per core that the process
 /// may use). Where oneDNN was built in, `onednn` false asks for the Eigen path.
 struct CpuOptions {

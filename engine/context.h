@@ -14,7 +14,7 @@ struct ContextOptions {
   Device device{};
   /// Bytes that may ever be reserved on the device; 0: as much as the device has.
   std::int64_t budget = 0;
-  /// Threads inside CPU operators; 0: one per core that the process may use.
+  /// Threads inside CPU operators, at most kMaxThreads; 0: one per core that the process may use.
   int threads = 0;
   /// Whether the CPU uses oneDNN where it was built in (else Eigen).
   bool onednn = true;

@@ -17,7 +17,6 @@ namespace {
 constexpr std::array kCommands{Command::plan, Command::train, Command::compare, Command::eval};
 constexpr std::int64_t kMaxPixels = 65536;
 constexpr std::int64_t kMaxImages = std::int64_t{1} << 40;
-constexpr int kMaxThreads = 128;
 
 struct CommandText {
   const char* description;

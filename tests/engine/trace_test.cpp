@@ -1,14 +1,12 @@
 #include "engine/memory/trace.h"
 
-#include <sys/resource.h>
-
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "tests/support/expect.h"
+#include "tests/support/file_size_limit.h"
 
 namespace nf::test {
 namespace {
@@ -168,25 +166,6 @@ TEST_F(Trace, RefusesOtherFilesAndPlaces) {
             fmt::format("file: cannot create {}.tmp: No such file or directory", nowhere.string()));
   EXPECT_TRUE(std::filesystem::is_empty(directory_));
 }
-
-/// Caps the size of files; what goes beyond fails with EFBIG as a full disk does with ENOSPC.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    rlimit limit = before_;
-    limit.rlim_cur = bytes;
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    ::setrlimit(RLIMIT_FSIZE, &before_);
-    std::signal(SIGXFSZ, handler_);
-  }
-
- private:
-  rlimit before_{};
-  void (*handler_)(int);
-};
 
 TEST_F(Trace, AFailedWriteLeavesWhatWasThere) {
   const std::string before = written("events.csv");

@@ -1,12 +1,11 @@
 // What the cache says, and what it leaves behind, when files are damaged or storage refuses.
 #include <gmock/gmock.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <limits>
 
 #include "tests/neuroflux/cache_fixture.h"
+#include "tests/support/file_size_limit.h"
 
 namespace nf {
 namespace {
@@ -16,6 +15,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using CacheFailures = CacheTest;
+using test::FileSizeLimit;
 
 TEST_F(CacheFailures, FilesThatContradictTheManifestAreErrors) {
   const auto opening = [&] { return message_of([&] { reader(); }); };
@@ -137,26 +137,6 @@ TEST_F(CacheFailures, TooLittleSpaceIsSaidBeforeAnythingIsWritten) {
                     HasSubstr(" are free"), Not(HasSubstr("\n"))));
   EXPECT_FALSE(fs::exists(folder_));
 }
-
-/// Caps the size of files; what goes beyond fails with EFBIG as a full disk does with ENOSPC.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(std::int64_t bytes) {
-    handler_ = std::signal(SIGXFSZ, SIG_IGN);
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    rlimit limit = before_;
-    limit.rlim_cur = static_cast<rlim_t>(bytes);
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    ::setrlimit(RLIMIT_FSIZE, &before_);
-    std::signal(SIGXFSZ, handler_);
-  }
-
- private:
-  rlimit before_{};
-  void (*handler_)(int) = nullptr;
-};
 
 TEST_F(CacheFailures, RefusedReservationLeavesNothing) {
   const FileSizeLimit limit(3 * 4096);

@@ -6,8 +6,6 @@
 
 namespace nf::cpu {
 
-/// Partial results of one loop fit on the stack: no more threads than this.
-inline constexpr int kMaxThreads = 128;
 /// Elements of an element-wise loop below which a second thread costs more than it brings.
 inline constexpr std::int64_t kGrain = 16384;
 
