@@ -4,7 +4,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -12,6 +11,7 @@
 #include "bench/conditions.h"
 #include "engine/random.h"
 #include "engine/text.h"
+#include "engine/timer.h"
 #include "nn/bp_trainer.h"
 #include "nn/models/registry.h"
 
@@ -94,11 +94,11 @@ Measured measure(const Options& options, nn::Model& model) {
   nn::BpTrainer trainer(context, model, optimizer, 0);
   Measured measured;
   for (std::int64_t step = 0; step < kWarmUpSteps + options.steps; ++step) {
-    const auto start = std::chrono::steady_clock::now();
+    const Timer timer;
     trainer.train(images.data(), labels.data(), options.batch, {});
     context->backend().synchronize();
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    if (step >= kWarmUpSteps) measured.seconds.push_back(took.count());
+    const double seconds = timer.seconds();
+    if (step >= kWarmUpSteps) measured.seconds.push_back(seconds);
   }
   std::sort(measured.seconds.begin(), measured.seconds.end());
   measured.threads = context->backend().threads();

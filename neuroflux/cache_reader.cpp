@@ -1,10 +1,10 @@
 #include <algorithm>
-#include <chrono>
 #include <span>
 #include <utility>
 
 #include "engine/error.h"
 #include "engine/random.h"
+#include "engine/timer.h"
 #include "neuroflux/activation_cache.h"
 
 namespace nf {
@@ -209,10 +209,9 @@ void CacheReader::wait_for(std::int64_t position) {
   std::unique_lock lock(mutex_);
   const auto done = [&] { return loaded_ > position || failure_; };
   if (!done()) {
-    const auto begin = std::chrono::steady_clock::now();
+    const Timer timer;
     changed_.wait(lock, done);
-    wait_seconds_ +=
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    wait_seconds_ += timer.seconds();
   }
   ready_ = loaded_;
   if (loaded_ <= position) std::rethrow_exception(failure_);

@@ -1,8 +1,8 @@
 // Evaluates a saved net on a test set, under a budget.
 #include <algorithm>
-#include <chrono>
 
 #include "engine/text.h"
+#include "engine/timer.h"
 #include "neuroflux/experiment.h"
 #include "neuroflux/saved_net.h"
 #include "nn/train_step.h"
@@ -71,16 +71,16 @@ Evaluation evaluate_saved(const std::filesystem::path& weights, const Experiment
   const ContextPtr context = Context::create(target);
   net.materialize(context, saved.weights());
   std::int64_t correct = 0;
-  const auto start = std::chrono::steady_clock::now();
+  const Timer timer;
   loader.start(result.batch, 0);
   while (const nn::Batch* batch = loader.next())
     correct +=
         run_batch(context, net, sample, batch->images.data(), batch->labels.data(), batch->size)
             .correct;
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+  const double seconds = timer.seconds();
   net.release();
   result.accuracy = static_cast<double>(correct) / static_cast<double>(result.images);
-  result.images_per_second = static_cast<double>(result.images) / elapsed.count();
+  result.images_per_second = static_cast<double>(result.images) / seconds;
   result.peak_bytes = context->pool().stats().peak_reserved;
   return result;
 }

@@ -1,8 +1,8 @@
 #include "neuroflux/exits.h"
 
 #include <algorithm>
-#include <chrono>
 
+#include "engine/timer.h"
 #include "nn/train_step.h"
 
 namespace nf {
@@ -83,17 +83,15 @@ InferenceSpeed measure_inference(nn::Module& net, const Shape& sample_shape,
   net.materialize(context, 0);
   const std::vector<float> images(static_cast<std::size_t>(speed.batch * sample_shape.numel()),
                                   0.5F);
-  using Clock = std::chrono::steady_clock;
   constexpr double kSeconds = 0.5;
   constexpr std::size_t kLeast = 5;
   std::vector<double> seconds;
   for (int warm_up = 0; warm_up < 2; ++warm_up) run(context, speed.batch, images.data());
-  const Clock::time_point begin = Clock::now();
-  while (seconds.size() < kLeast ||
-         std::chrono::duration<double>(Clock::now() - begin).count() < kSeconds) {
-    const Clock::time_point start = Clock::now();
+  const Timer all;
+  while (seconds.size() < kLeast || all.seconds() < kSeconds) {
+    const Timer timer;
     run(context, speed.batch, images.data());
-    seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    seconds.push_back(timer.seconds());
   }
   net.release();
   std::nth_element(seconds.begin(),

@@ -8,6 +8,7 @@
 
 #include "engine/atomic_file.h"
 #include "engine/text.h"
+#include "engine/timer.h"
 #include "neuroflux/activation_cache.h"
 #include "neuroflux/saved_net.h"
 #include "nn/bp_trainer.h"
@@ -18,10 +19,6 @@ namespace nf {
 namespace {
 
 using nlohmann::json;
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 // One line of JSON per epoch, complete as soon as it is written.
 class MetricsLog {
@@ -177,12 +174,12 @@ class Experiment {
       const nn::FitResult fitted =
           nn::fit(trainer, *train, data_.validation_count() > 0 ? validation.get() : nullptr, fit,
                   fit_observer);
-      const auto start = std::chrono::steady_clock::now();
+      const Timer timer;
       if (data_.test_count() > 0)
         method.test_accuracy = nn::evaluate(trainer, *test, batch, fit_observer.on_evaluated)
                                    .front()
                                    .validation_accuracy;
-      method.evaluation_seconds = fitted.evaluation_seconds + seconds_since(start);
+      method.evaluation_seconds = fitted.evaluation_seconds + timer.seconds();
       method.train_seconds = fitted.train_seconds;
       if (data_.validation_count() > 0)
         method.validation_accuracy = fitted.epochs.back().outputs.front().validation_accuracy;

@@ -1,8 +1,8 @@
 // Planning for an experiment: no device, no data.
-#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "engine/text.h"
+#include "engine/timer.h"
 #include "neuroflux/experiment.h"
 #include "neuroflux/local_block.h"
 #include "nn/bp_trainer.h"
@@ -12,10 +12,6 @@ namespace nf {
 namespace {
 
 using nlohmann::json;
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 std::int64_t usable_budget(const ExperimentOptions& options) {
   if (options.budget > 0) return options.budget;
@@ -134,14 +130,14 @@ ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape
   summary.validation_images = data.validation_count;
   summary.test_images = data.test_count;
   if (wants(options, "bp")) {
-    const auto start = std::chrono::steady_clock::now();
+    const Timer timer;
     plan.bp = make_bp_plan(*plan.model, plan_options, options.device);
-    plan.bp_seconds = seconds_since(start);
+    plan.bp_seconds = timer.seconds();
   }
   if (wants(options, "neuroflux")) {
-    const auto start = std::chrono::steady_clock::now();
+    const Timer timer;
     plan.plan = make_plan(*plan.model, *plan.rule, plan_options, options.device);
-    plan.neuroflux_seconds = seconds_since(start);
+    plan.neuroflux_seconds = timer.seconds();
   }
   for (const std::string& method : options.methods)
     summary.methods.push_back(method == "bp" ? bp_summary(plan) : neuroflux_summary(plan));

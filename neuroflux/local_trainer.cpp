@@ -1,21 +1,17 @@
 #include "neuroflux/local_trainer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <memory>
 
 #include "engine/random.h"
+#include "engine/timer.h"
 #include "neuroflux/activation_cache.h"
 #include "neuroflux/local_block.h"
 #include "neuroflux/streamed_forward.h"
 
 namespace nf {
 namespace {
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 ReadSamples reader_of(const nn::Loader& loader) {
   return [&loader, size = loader.sample_shape().numel()](std::int64_t first, std::int64_t n,
@@ -193,10 +189,10 @@ class Run {
     result_.weights.merge(block.state());
     record_exits(planned, fitted.epochs.back());
     if (k + 1 < plan_.blocks.size() && !will_stop()) {
-      const auto start = std::chrono::steady_clock::now();
+      const Timer timer;
       fill(Set::train, k, block, source_of(train_in_order, train_in_order_), stage);
       if (validation_source != nullptr) fill(Set::validation, k, block, *validation_source, stage);
-      result.cache_seconds = seconds_since(start);
+      result.cache_seconds = timer.seconds();
     }
     result.measured_peak_bytes = pool.stats().peak_reserved;
     result_.train_seconds += result.train_seconds + result.cache_seconds;
@@ -266,14 +262,14 @@ class Run {
 
   void test() {
     if (data_.test_count() == 0) return;
-    const auto start = std::chrono::steady_clock::now();
+    const Timer timer;
     const std::unique_ptr<nn::Loader> source = data_.test();
     const StreamedForward forward(context_, net_, result_.weights, batches_);
     context_->pool().reset_peak();
     const std::int64_t correct = forward.count_correct(reader_of(*source), source->count(),
                                                        result_.exits[result_.chosen].unit);
     result_.test_accuracy = static_cast<double>(correct) / static_cast<double>(data_.test_count());
-    result_.evaluation_seconds += seconds_since(start);
+    result_.evaluation_seconds += timer.seconds();
     result_.measured_peak_bytes =
         std::max(result_.measured_peak_bytes, context_->pool().stats().peak_reserved);
   }

@@ -5,11 +5,11 @@
 namespace nf {
 namespace {
 
-constexpr std::string_view kName = "add";
+constexpr std::string_view kAdd = "add";
 
 class AddNode : public Node {
  public:
-  AddNode() : Node(kName) {}
+  AddNode() : Node(kAdd) {}
 
   // Both inputs get the same memory: whoever changes it first finds it shared and copies.
   void backward(Tensor dy, Gradients& gradients) override {
@@ -21,9 +21,9 @@ class AddNode : public Node {
 }  // namespace
 
 Tensor add(Tape* tape, const Tensor& a, const Tensor& b) {
-  const OpScope scope(kName);
-  detail::check_floating(kName, "input", a);
-  detail::check_alike(kName, "second input", b, a);
+  const OpScope scope(kAdd);
+  detail::check_floating(kAdd, "input", a);
+  detail::check_alike(kAdd, "second input", b, a);
   NF_CHECK(a.shape() == b.shape(), "add: shapes differ ({} and {})", a.shape().str(),
            b.shape().str());
   Tensor y = Tensor::empty(a.context(), a.shape(), a.dtype(), Category::activation);

@@ -5,7 +5,7 @@
 namespace nf {
 namespace {
 
-constexpr std::string_view kName = "batch_norm";
+constexpr std::string_view kBatchNorm = "batch_norm";
 
 /// The gradient of a per-channel parameter: where the primitive writes it and where it belongs.
 struct ParameterGradient {
@@ -17,7 +17,7 @@ class BatchNormNode : public Node {
  public:
   BatchNormNode(const BatchNormProblem& problem, const Tensor& x, const Tensor& y,
                 const Tensor& gamma, const Tensor& beta, const Tensor& mean, const Tensor& invstd)
-      : Node(kName), problem_(problem) {
+      : Node(kBatchNorm), problem_(problem) {
     for (const Tensor& tensor : {x, y, gamma, beta, mean, invstd}) save(tensor);
   }
 
@@ -107,16 +107,16 @@ BatchNormProblem batch_norm_problem(const Tensor& x, const BatchNormOptions& opt
 
 Tensor batch_norm(Tape* tape, const Tensor& x, const Tensor& residual, BatchNormState& state,
                   const BatchNormOptions& options) {
-  const OpScope scope(kName);
-  detail::check_floating(kName, "input", x);
+  const OpScope scope(kBatchNorm);
+  detail::check_floating(kBatchNorm, "input", x);
   const BatchNormProblem problem = batch_norm_problem(x, options);
   const std::int64_t channels = problem.channels;
-  detail::check_per_channel(kName, "gamma", state.gamma, x, channels);
-  detail::check_per_channel(kName, "beta", state.beta, x, channels);
-  detail::check_per_channel(kName, "running_mean", state.running_mean, x, channels);
-  detail::check_per_channel(kName, "running_var", state.running_var, x, channels);
+  detail::check_per_channel(kBatchNorm, "gamma", state.gamma, x, channels);
+  detail::check_per_channel(kBatchNorm, "beta", state.beta, x, channels);
+  detail::check_per_channel(kBatchNorm, "running_mean", state.running_mean, x, channels);
+  detail::check_per_channel(kBatchNorm, "running_var", state.running_var, x, channels);
   if (residual) {
-    detail::check_alike(kName, "residual", residual, x);
+    detail::check_alike(kBatchNorm, "residual", residual, x);
     NF_CHECK(residual.shape() == x.shape(),
              "batch_norm: residual must have the input's shape (input {}, residual {})",
              x.shape().str(), residual.shape().str());

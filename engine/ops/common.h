@@ -1,12 +1,16 @@
 // What operators share: checks of their operands and scratch memory.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string_view>
 
 #include "engine/tensor.h"
 
 namespace nf::detail {
+
+/// Beyond this a stride, padding or window is a mistake, and sizes computed from it might overflow.
+inline constexpr std::int64_t kMaxStep = std::int64_t{1} << 30;
 
 /// Throws Error unless `tensor` is there and holds a type that operators compute in.
 inline void check_floating(std::string_view op, std::string_view name, const Tensor& tensor) {

@@ -5,14 +5,12 @@
 namespace nf {
 namespace {
 
-constexpr std::string_view kName = "conv2d";
-// Beyond this a stride or padding is a mistake, and sizes computed from it might overflow.
-constexpr std::int64_t kMaxStep = std::int64_t{1} << 30;
+constexpr std::string_view kConv2d = "conv2d";
 
 class Conv2dNode : public Node {
  public:
   Conv2dNode(const Conv2dProblem& problem, const Tensor& x, const Tensor& w)
-      : Node(kName), problem_(problem) {
+      : Node(kConv2d), problem_(problem) {
     // Each is read only for the gradient of the other.
     save(w.requires_grad() ? x : Tensor());
     save(x.requires_grad() ? w : Tensor());
@@ -52,14 +50,14 @@ class Conv2dNode : public Node {
 
 Conv2dProblem conv2d_problem(const Shape& x, const Shape& w, DType dtype,
                              const Conv2dOptions& options) {
-  detail::check_images(kName, x);
+  detail::check_images(kConv2d, x);
   const auto shapes = [&] { return fmt::format("(input {}, weight {})", x.str(), w.str()); };
   NF_CHECK(w.rank() == 4 && w.numel() > 0,
            "conv2d: weight must be (O, KH, KW, C / groups) with no empty dimension {}", shapes());
-  NF_CHECK(options.stride >= 1 && options.stride <= kMaxStep,
-           "conv2d: stride must be 1 to {}, got {}", kMaxStep, options.stride);
-  NF_CHECK(options.padding >= 0 && options.padding <= kMaxStep,
-           "conv2d: padding must be 0 to {}, got {}", kMaxStep, options.padding);
+  NF_CHECK(options.stride >= 1 && options.stride <= detail::kMaxStep,
+           "conv2d: stride must be 1 to {}, got {}", detail::kMaxStep, options.stride);
+  NF_CHECK(options.padding >= 0 && options.padding <= detail::kMaxStep,
+           "conv2d: padding must be 0 to {}, got {}", detail::kMaxStep, options.padding);
   const std::int64_t groups = options.groups;
   NF_CHECK(groups >= 1 && x[3] % groups == 0 && w[0] % groups == 0,
            "conv2d: {} groups do not divide {} input and {} output channels {}", groups, x[3], w[0],
@@ -86,11 +84,11 @@ Conv2dProblem conv2d_problem(const Shape& x, const Shape& w, DType dtype,
 
 Tensor conv2d(Tape* tape, const Tensor& x, const Tensor& w, const Tensor& bias,
               const Conv2dOptions& options) {
-  const OpScope scope(kName);
-  detail::check_floating(kName, "input", x);
-  detail::check_alike(kName, "weight", w, x);
+  const OpScope scope(kConv2d);
+  detail::check_floating(kConv2d, "input", x);
+  detail::check_alike(kConv2d, "weight", w, x);
   const Conv2dProblem problem = conv2d_problem(x.shape(), w.shape(), x.dtype(), options);
-  if (bias) detail::check_per_channel(kName, "bias", bias, x, problem.o);
+  if (bias) detail::check_per_channel(kConv2d, "bias", bias, x, problem.o);
 
   const ContextPtr& context = x.context();
   Tensor y = Tensor::empty(context, {problem.n, problem.out_h(), problem.out_w(), problem.o},

@@ -5,11 +5,11 @@
 namespace nf {
 namespace {
 
-constexpr std::string_view kName = "dropout";
+constexpr std::string_view kDropout = "dropout";
 
 class DropoutNode : public Node {
  public:
-  DropoutNode(double p, std::uint64_t key) : Node(kName), p_(p), key_(key) {}
+  DropoutNode(double p, std::uint64_t key) : Node(kDropout), p_(p), key_(key) {}
 
   void backward(Tensor dy, Gradients& gradients) override {
     Backend& backend = dy.backend();
@@ -30,8 +30,8 @@ class DropoutNode : public Node {
 }  // namespace
 
 Tensor dropout(Tape* tape, const Tensor& x, double p, std::uint64_t key) {
-  const OpScope scope(kName);
-  detail::check_floating(kName, "input", x);
+  const OpScope scope(kDropout);
+  detail::check_floating(kDropout, "input", x);
   NF_CHECK(p >= 0 && p < 1, "dropout: p must be in [0, 1), got {}", p);
   if (p == 0) return x;
   Tensor y = Tensor::empty(x.context(), x.shape(), x.dtype(), Category::activation);

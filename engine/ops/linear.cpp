@@ -5,12 +5,12 @@
 namespace nf {
 namespace {
 
-constexpr std::string_view kName = "linear";
+constexpr std::string_view kLinear = "linear";
 
 class LinearNode : public Node {
  public:
   LinearNode(const LinearProblem& problem, const Tensor& x, const Tensor& w)
-      : Node(kName), problem_(problem) {
+      : Node(kLinear), problem_(problem) {
     // Each is read only for the gradient of the other.
     save(w.requires_grad() ? x : Tensor());
     save(x.requires_grad() ? w : Tensor());
@@ -59,11 +59,11 @@ LinearProblem linear_problem(const Shape& x, const Shape& w, DType dtype) {
 }  // namespace
 
 Tensor linear(Tape* tape, const Tensor& x, const Tensor& w, const Tensor& bias) {
-  const OpScope scope(kName);
-  detail::check_floating(kName, "input", x);
-  detail::check_alike(kName, "weight", w, x);
+  const OpScope scope(kLinear);
+  detail::check_floating(kLinear, "input", x);
+  detail::check_alike(kLinear, "weight", w, x);
   const LinearProblem problem = linear_problem(x.shape(), w.shape(), x.dtype());
-  if (bias) detail::check_per_channel(kName, "bias", bias, x, problem.o);
+  if (bias) detail::check_per_channel(kLinear, "bias", bias, x, problem.o);
 
   const ContextPtr& context = x.context();
   Tensor y = Tensor::empty(context, {problem.n, problem.o}, x.dtype(), Category::activation);

@@ -7,8 +7,6 @@ namespace {
 
 constexpr std::string_view kMax = "max_pool", kAverage = "avg_pool",
                            kAdaptive = "adaptive_avg_pool";
-// Beyond this an option is a mistake, and sizes computed from it might overflow.
-constexpr std::int64_t kMaxStep = std::int64_t{1} << 30;
 // Windows up to this size have their maximum's index stored in one byte.
 constexpr std::int64_t kByteWindow = 256;
 
@@ -55,12 +53,12 @@ Pool2dProblem pool2d_problem(std::string_view op, const Tensor& x, const Pool2dO
   detail::check_floating(op, "input", x);
   const Shape& shape = x.shape();
   detail::check_images(op, shape);
-  NF_CHECK(options.kernel >= 1 && options.kernel <= kMaxStep,
-           "{}: kernel must be 1 to {}, got {} (input {})", op, kMaxStep, options.kernel,
+  NF_CHECK(options.kernel >= 1 && options.kernel <= detail::kMaxStep,
+           "{}: kernel must be 1 to {}, got {} (input {})", op, detail::kMaxStep, options.kernel,
            shape.str());
-  NF_CHECK(options.stride >= 0 && options.stride <= kMaxStep,
-           "{}: stride must be 0 (the kernel's size) to {}, got {} (input {})", op, kMaxStep,
-           options.stride, shape.str());
+  NF_CHECK(options.stride >= 0 && options.stride <= detail::kMaxStep,
+           "{}: stride must be 0 (the kernel's size) to {}, got {} (input {})", op,
+           detail::kMaxStep, options.stride, shape.str());
   NF_CHECK(options.padding >= 0 && 2 * options.padding <= options.kernel,
            "{}: padding must be 0 to half of the kernel {}, got {} (input {})", op, options.kernel,
            options.padding, shape.str());

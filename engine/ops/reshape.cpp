@@ -5,11 +5,11 @@
 namespace nf {
 namespace {
 
-constexpr std::string_view kName = "reshape";
+constexpr std::string_view kReshape = "reshape";
 
 class ReshapeNode : public Node {
  public:
-  explicit ReshapeNode(const Shape& input) : Node(kName), input_(input) {}
+  explicit ReshapeNode(const Shape& input) : Node(kReshape), input_(input) {}
 
   void backward(Tensor dy, Gradients& gradients) override {
     Tensor dx = dy.reshaped(input_);
@@ -24,7 +24,7 @@ class ReshapeNode : public Node {
 }  // namespace
 
 Tensor reshape(Tape* tape, const Tensor& x, const Shape& shape) {
-  const OpScope scope(kName);
+  const OpScope scope(kReshape);
   NF_CHECK(static_cast<bool>(x), "reshape: the input is an empty tensor");
   const Tensor y = x.reshaped(shape);
   if (Tape::wanted(tape, {&x})) tape->record(std::make_unique<ReshapeNode>(x.shape()), {&x}, y);

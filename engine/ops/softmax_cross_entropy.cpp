@@ -5,12 +5,12 @@
 namespace nf {
 namespace {
 
-constexpr std::string_view kName = "softmax_cross_entropy";
+constexpr std::string_view kSoftmaxCrossEntropy = "softmax_cross_entropy";
 
 class SoftmaxCrossEntropyNode : public Node {
  public:
   SoftmaxCrossEntropyNode(double smoothing, const Tensor& logits, const Tensor& labels)
-      : Node(kName), smoothing_(smoothing) {
+      : Node(kSoftmaxCrossEntropy), smoothing_(smoothing) {
     save(logits);
     save(labels);
   }
@@ -30,9 +30,9 @@ class SoftmaxCrossEntropyNode : public Node {
 
 CrossEntropy softmax_cross_entropy(Tape* tape, const Tensor& logits, const Tensor& labels,
                                    double label_smoothing) {
-  const OpScope scope(kName);
-  detail::check_floating(kName, "input", logits);
-  detail::check_together(kName, "labels", labels, logits);
+  const OpScope scope(kSoftmaxCrossEntropy);
+  detail::check_floating(kSoftmaxCrossEntropy, "input", logits);
+  detail::check_together(kSoftmaxCrossEntropy, "labels", labels, logits);
   NF_CHECK(logits.shape().rank() == 2 && logits.numel() > 0,
            "softmax_cross_entropy: input must be (N, C) with no empty dimension, got {}",
            logits.shape().str());

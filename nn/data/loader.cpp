@@ -1,10 +1,10 @@
 #include "nn/data/loader.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "engine/error.h"
 #include "engine/random.h"
+#include "engine/timer.h"
 
 namespace nf::nn {
 namespace {
@@ -78,10 +78,9 @@ const Batch* Loader::next() {
   Slot& slot = slot_of(served_);
   const auto ready = [&] { return slot.number == served_ && slot.left == 0; };
   if (!ready()) {
-    const auto begin = std::chrono::steady_clock::now();
+    const Timer timer;
     work_done_.wait(lock, ready);
-    wait_seconds_ +=
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    wait_seconds_ += timer.seconds();
   }
   if (slot.exception) std::rethrow_exception(slot.exception);
   ++served_;

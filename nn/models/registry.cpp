@@ -11,14 +11,14 @@
 namespace nf::nn {
 namespace {
 
-struct Entry {
+struct Constructor {
   std::string name;
   std::function<std::unique_ptr<Model>(const ModelOptions&)> make;
 };
 
-const std::vector<Entry>& entries() {
-  static const std::vector<Entry> table = [] {
-    std::vector<Entry> list;
+const std::vector<Constructor>& constructors() {
+  static const std::vector<Constructor> table = [] {
+    std::vector<Constructor> list;
     for (const int depth : {11, 13, 16, 19})
       list.push_back({fmt::format("vgg{}", depth),
                       [depth](const ModelOptions& options) { return make_vgg(depth, options); }});
@@ -47,21 +47,21 @@ std::string plain(std::string_view name) {
 std::unique_ptr<Model> make_model(std::string_view name, const ModelOptions& options) {
   const std::string wanted = plain(name);
   std::vector<std::string> known;
-  for (const Entry& entry : entries()) {
-    if (plain(entry.name) == wanted) return entry.make(options);
-    known.push_back(plain(entry.name));
+  for (const Constructor& model : constructors()) {
+    if (plain(model.name) == wanted) return model.make(options);
+    known.push_back(plain(model.name));
   }
   const std::string nearest = nearest_name(wanted, known);
-  for (const Entry& entry : entries())
-    if (plain(entry.name) == nearest)
-      fail("model: there is none named \"{}\"; did you mean {}?", name, entry.name);
+  for (const Constructor& model : constructors())
+    if (plain(model.name) == nearest)
+      fail("model: there is none named \"{}\"; did you mean {}?", name, model.name);
   fail("model: there is none named \"{}\"", name);
 }
 
 const std::vector<std::string>& model_names() {
   static const std::vector<std::string> names = [] {
     std::vector<std::string> list;
-    for (const Entry& entry : entries()) list.push_back(entry.name);
+    for (const Constructor& model : constructors()) list.push_back(model.name);
     return list;
   }();
   return names;

@@ -11,11 +11,11 @@
 namespace nf::nn {
 namespace {
 
-constexpr std::size_t kStages = 4;
-constexpr std::array<std::int64_t, kStages> kChannels{64, 128, 256, 512};
+constexpr std::size_t kResNetStages = 4;
+constexpr std::array<std::int64_t, kResNetStages> kResNetChannels{64, 128, 256, 512};
 
 /// Blocks in each stage.
-std::array<int, kStages> stage_sizes(int depth) {
+std::array<int, kResNetStages> blocks_per_stage(int depth) {
   switch (depth) {
     case 18:
       return {2, 2, 2, 2};
@@ -97,13 +97,13 @@ std::unique_ptr<Module> make_stem(const ModelOptions& options, std::int64_t out)
 
 std::unique_ptr<Model> make_resnet(int depth, const ModelOptions& options) {
   check_model_options(options);
-  const std::array<int, kStages> sizes = stage_sizes(depth);
+  const std::array<int, kResNetStages> sizes = blocks_per_stage(depth);
   const bool bottleneck = depth >= 50;
-  std::int64_t in = scaled_channels(kChannels[0], options.width);
+  std::int64_t in = scaled_channels(kResNetChannels[0], options.width);
   std::vector<std::unique_ptr<Unit>> units;
   units.push_back(std::make_unique<Unit>("stem", in, make_stem(options, in)));
-  for (std::size_t stage = 0; stage < kStages; ++stage) {
-    const std::int64_t planes = scaled_channels(kChannels[stage], options.width);
+  for (std::size_t stage = 0; stage < kResNetStages; ++stage) {
+    const std::int64_t planes = scaled_channels(kResNetChannels[stage], options.width);
     const std::int64_t out = bottleneck ? 4 * planes : planes;
     for (int i = 0; i < sizes[stage]; ++i) {
       const std::string name = fmt::format("layer{}.{}", stage + 1, i);

@@ -9,11 +9,11 @@
 namespace nf::nn {
 namespace {
 
-constexpr int kStages = 5;
-constexpr std::array<std::int64_t, kStages> kChannels{64, 128, 256, 512, 512};
+constexpr int kVggStages = 5;
+constexpr std::array<std::int64_t, kVggStages> kVggChannels{64, 128, 256, 512, 512};
 
 /// Convolutions in each stage; a max-pool ends a stage.
-std::array<int, kStages> stage_sizes(int depth) {
+std::array<int, kVggStages> convolutions_per_stage(int depth) {
   switch (depth) {
     case 11:
       return {1, 1, 2, 2, 2};
@@ -32,12 +32,12 @@ std::array<int, kStages> stage_sizes(int depth) {
 
 std::unique_ptr<Model> make_vgg(int depth, const ModelOptions& options) {
   check_model_options(options);
-  const std::array<int, kStages> sizes = stage_sizes(depth);
+  const std::array<int, kVggStages> sizes = convolutions_per_stage(depth);
   std::vector<std::unique_ptr<Unit>> units;
   std::int64_t height = options.input[0], width = options.input[1], in = options.input[2];
   int index = 0;  // in PyTorch's flat list: convolution, batch norm, ReLU, pool
-  for (std::size_t stage = 0; stage < kStages; ++stage) {
-    const std::int64_t out = scaled_channels(kChannels[stage], options.width);
+  for (std::size_t stage = 0; stage < kVggStages; ++stage) {
+    const std::int64_t out = scaled_channels(kVggChannels[stage], options.width);
     for (int i = 0; i < sizes[stage]; ++i) {
       auto layers = std::make_unique<Sequential>();
       layers->emplace<ConvBnAct>(fmt::format("features.{}", index),

@@ -2,17 +2,14 @@
 // into chunks, and second blocks of channels, rows and patches. The grains are those of its loops.
 #include "tests/support/op_cases.h"
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
 
 #include "engine/backends/cpu/conv2d_paths.h"
 #include "engine/backends/cpu/parallel.h"
+#include "tests/support/expect.h"
 
 namespace nf::test {
 namespace {
-
-constexpr int kThreads = 3;  // as in the comparisons with the reference
 
 int parts(std::int64_t range, std::int64_t grain) {
   return cpu::chunks(kThreads, range, std::max<std::int64_t>(grain, 1));

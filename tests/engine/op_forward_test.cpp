@@ -4,8 +4,6 @@
 namespace nf::test {
 namespace {
 
-constexpr int kThreads = 3;
-
 class OpForward : public ::testing::TestWithParam<std::tuple<CpuPath, std::string>> {};
 
 TEST_P(OpForward, MatchesTheReference) {

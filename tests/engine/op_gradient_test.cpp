@@ -7,8 +7,6 @@
 namespace nf::test {
 namespace {
 
-constexpr int kThreads = 3;
-
 class OpGradient : public ::testing::TestWithParam<std::tuple<CpuPath, std::string>> {
  protected:
   const CpuPath& path() const { return std::get<0>(GetParam()); }

@@ -9,8 +9,6 @@
 namespace nf::test {
 namespace {
 
-ContextPtr context() { return kCpuPaths[0].context(); }
-
 using Floats = std::vector<float>;
 
 Tensor leaf(const ContextPtr& context, const Shape& shape, double value = 1) {
@@ -38,7 +36,7 @@ Tensor probe(Tape* tape, const Tensor& x, std::vector<std::int64_t>& live) {
 }
 
 TEST(Tape, FreesWhatEachNodeSavedAsItGoes) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Tensor x = leaf(c, {1 << 16});
   const std::int64_t bytes = x.bytes();
   Tape tape;
@@ -57,7 +55,7 @@ TEST(Tape, FreesWhatEachNodeSavedAsItGoes) {
 }
 
 TEST(Tape, CountsSharedMemoryOnce) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Tensor x = leaf(c, {64});
   Tape tape;
   const Tensor y = relu(&tape, x);
@@ -69,7 +67,7 @@ TEST(Tape, CountsSharedMemoryOnce) {
 }
 
 TEST(Tape, ConvolutionFreesItsInputBeforeTheInputsGradient) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Tensor x = leaf(c, {2, 8, 8, 16}), w = leaf(c, {16, 3, 3, 16});
   Tape tape;
   Tensor h = add(&tape, x, x);
@@ -95,7 +93,7 @@ TEST(Tape, ConvolutionFreesItsInputBeforeTheInputsGradient) {
 }
 
 TEST(Tape, ComputesNoGradientThatNobodyWants) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Tensor images = Tensor::full(c, {4, 8, 8, 3}, 1);
   const Tensor w = leaf(c, {5, 3, 3, 3});
   Tape tape;
@@ -113,7 +111,7 @@ TEST(Tape, ComputesNoGradientThatNobodyWants) {
 }
 
 TEST(Tape, KeepsOnlyWhatTheWantedGradientsNeed) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Tensor images = Tensor::full(c, {4, 8, 8, 3}, 1),
                filters = Tensor::full(c, {5, 3, 3, 3}, 1);
   Tape tape;
@@ -125,7 +123,7 @@ TEST(Tape, KeepsOnlyWhatTheWantedGradientsNeed) {
 }
 
 TEST(Tape, NoticesAnEditOfASavedTensor) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Tensor x = leaf(c, {2, 3});
   Tape tape;
   Tensor y = relu(&tape, x);
@@ -140,7 +138,7 @@ TEST(Tape, NoticesAnEditOfASavedTensor) {
 }
 
 TEST(Tape, BackwardNeedsSomethingToDifferentiate) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Tensor x = leaf(c, {2});
   Tape tape;
   const Tensor y = relu(&tape, x);
@@ -152,7 +150,7 @@ TEST(Tape, BackwardNeedsSomethingToDifferentiate) {
 }
 
 TEST(Tape, TheSeedMustFitTheOutput) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Tensor x = leaf(c, {2, 3});
   Tape tape;
   const Tensor y = relu(&tape, x);
@@ -161,7 +159,7 @@ TEST(Tape, TheSeedMustFitTheOutput) {
             "backward: the seed must be f32 [2,3] as the output, got f32 [3,2]");
   EXPECT_EQ(text(Tensor::full(c, {2, 3}, 1, DType::f64)),
             "backward: the seed must be f32 [2,3] as the output, got f64 [2,3]");
-  EXPECT_EQ(text(Tensor::full(context(), {2, 3}, 1)),
+  EXPECT_EQ(text(Tensor::full(cpu_context(), {2, 3}, 1)),
             "backward: the seed must live in the output's context (output on cpu, seed on cpu)");
   // Nothing had begun.
   EXPECT_EQ(tape.nodes().size(), 1U);
@@ -170,7 +168,7 @@ TEST(Tape, TheSeedMustFitTheOutput) {
 }
 
 TEST(Tape, AThrowOnTheWayEmptiesTheRecord) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Tensor x = leaf(c, {4});
   class Refusing : public Node {
    public:
@@ -191,7 +189,7 @@ TEST(Tape, AThrowOnTheWayEmptiesTheRecord) {
 }
 
 TEST(Tape, DetachingStopsTheGradient) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Tensor x = leaf(c, {2}), w = leaf(c, {2});
   Tape tape;
   const Tensor h = relu(&tape, x);
@@ -201,7 +199,7 @@ TEST(Tape, DetachingStopsTheGradient) {
 }
 
 TEST(Tape, NodesBesideTheOutputAreSkipped) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Tensor x = leaf(c, {2}), other = leaf(c, {2});
   Tape tape;
   const Tensor y = relu(&tape, x);
@@ -212,7 +210,7 @@ TEST(Tape, NodesBesideTheOutputAreSkipped) {
 }
 
 TEST(Tape, LeavesNeverShareAGradient) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Tensor a = leaf(c, {3}), b = leaf(c, {3});
   Tape tape;
   tape.backward(add(&tape, a, b));
@@ -224,7 +222,7 @@ TEST(Tape, LeavesNeverShareAGradient) {
 }
 
 TEST(Tape, ASumOfOneTensorWithItselfCountsTwice) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Tensor x = leaf(c, {2});
   Tape tape;
   const Tensor h = relu(&tape, x);
@@ -234,7 +232,7 @@ TEST(Tape, ASumOfOneTensorWithItselfCountsTwice) {
 }
 
 TEST(Tape, AdditionHandsOnItsGradientWithoutACopy) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Tensor a = leaf(c, {1000}), b = leaf(c, {1000});
   Tape tape;
   const Tensor y = add(&tape, relu(&tape, a), relu(&tape, b));
@@ -250,7 +248,7 @@ TEST(Tape, AdditionHandsOnItsGradientWithoutACopy) {
 }
 
 TEST(Tape, AddingToASharedGradientLeavesTheOthersAlone) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Tensor x = leaf(c, {1, 2, 2, 3}), other = leaf(c, {1, 2, 2, 3});
   Tape tape;
   const Tensor h = relu(&tape, x), beside = relu(&tape, other);
@@ -262,7 +260,7 @@ TEST(Tape, AddingToASharedGradientLeavesTheOthersAlone) {
 }
 
 TEST(Tape, DeepChainsNeedNoStack) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Tensor x = leaf(c, {1}), zero = Tensor::full(c, {1}, 0);
   Tape tape;
   Tensor h = x;
@@ -274,7 +272,7 @@ TEST(Tape, DeepChainsNeedNoStack) {
 }
 
 TEST(Tape, NamesPhaseOperatorAndUnitInTheTrace) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Tensor x = leaf(c, {2, 3}), w = leaf(c, {4, 3});
   Tape tape;
   Tensor y;

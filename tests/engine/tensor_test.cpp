@@ -8,8 +8,6 @@
 namespace nf::test {
 namespace {
 
-ContextPtr context() { return kCpuPaths[0].context(); }
-
 Tensor counting(const ContextPtr& context, const Shape& shape) {
   std::vector<float> values(static_cast<std::size_t>(shape.numel()));
   std::iota(values.begin(), values.end(), 0.0F);
@@ -19,7 +17,7 @@ Tensor counting(const ContextPtr& context, const Shape& shape) {
 using Floats = std::vector<float>;
 
 TEST(Tensor, HoldsWhatTheHostGave) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   EXPECT_EQ(counting(c, {2, 3}).to_host<float>(), (Floats{0, 1, 2, 3, 4, 5}));
   EXPECT_EQ(Tensor::full(c, {3}, 2.5).to_host<float>(), (Floats{2.5F, 2.5F, 2.5F}));
   EXPECT_EQ(Tensor::full(c, {2}, -7, DType::i64).to_host<std::int64_t>(),
@@ -29,7 +27,7 @@ TEST(Tensor, HoldsWhatTheHostGave) {
 }
 
 TEST(Tensor, SizesAndTypesMustFit) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const Floats three{1, 2, 3};
   EXPECT_EQ(error_text([&] {
               Tensor::from_host<float>(c, {2, 2}, three);
@@ -55,7 +53,7 @@ TEST(Tensor, EmptyHandlesSayWhatTheyLack) {
 }
 
 TEST(Tensor, MemoryGoesWithTheLastHandle) {
-  const ContextPtr c = context();
+  const ContextPtr c = cpu_context();
   const auto live = [&] { return c->pool().stats().live; };
   Tensor a = Tensor::empty(c, {100});
   const std::int64_t one = live();
@@ -71,12 +69,12 @@ TEST(Tensor, MemoryGoesWithTheLastHandle) {
 }
 
 TEST(Tensor, OutlivesItsContextHandle) {
-  Tensor tensor = counting(context(), {3});
+  Tensor tensor = counting(cpu_context(), {3});
   EXPECT_EQ(tensor.to_host<float>(), (Floats{0, 1, 2}));
 }
 
 TEST(Tensor, ViewsShareMemoryAndVersion) {
-  Tensor a = counting(context(), {4, 3});
+  Tensor a = counting(cpu_context(), {4, 3});
   Tensor rows = a.rows(1, 3), flat = a.reshaped({12});
   EXPECT_EQ(rows.shape(), Shape({2, 3}));
   EXPECT_EQ(rows.to_host<float>(), (Floats{3, 4, 5, 6, 7, 8}));
@@ -95,7 +93,7 @@ TEST(Tensor, ViewsShareMemoryAndVersion) {
 }
 
 TEST(Tensor, ViewsMustFit) {
-  const Tensor a = counting(context(), {4, 3});
+  const Tensor a = counting(cpu_context(), {4, 3});
   EXPECT_EQ(error_text([&] { a.reshaped({5}); }), "reshape: [4,3] has 12 elements, [5] has 5");
   EXPECT_EQ(error_text([&] { a.rows(2, 5); }), "rows: range 2 to 5 of [4,3]");
   EXPECT_THROW(a.rows(-1, 2), Error);
@@ -103,7 +101,7 @@ TEST(Tensor, ViewsMustFit) {
 }
 
 TEST(Tensor, ViewsHaveNoHistory) {
-  Tensor a = counting(context(), {4, 3});
+  Tensor a = counting(cpu_context(), {4, 3});
   a.set_requires_grad(true);
   EXPECT_FALSE(a.reshaped({12}).requires_grad());
   EXPECT_EQ(
@@ -113,7 +111,7 @@ TEST(Tensor, ViewsHaveNoHistory) {
 }
 
 TEST(Tensor, CloneHasMemoryOfItsOwn) {
-  Tensor a = counting(context(), {3});
+  Tensor a = counting(cpu_context(), {3});
   Tensor b = a.clone(Category::buffer);
   b.backend().fill(b.mutable_view(), 9);
   EXPECT_EQ(a.to_host<float>(), (Floats{0, 1, 2}));
@@ -124,7 +122,7 @@ TEST(Tensor, CloneHasMemoryOfItsOwn) {
 }
 
 TEST(Tensor, DetachedSharesMemoryWithoutHistory) {
-  Tensor a = counting(context(), {3});
+  Tensor a = counting(cpu_context(), {3});
   a.set_requires_grad(true);
   const Tensor b = a.detached();
   EXPECT_FALSE(b.requires_grad());
@@ -133,7 +131,7 @@ TEST(Tensor, DetachedSharesMemoryWithoutHistory) {
 }
 
 TEST(Tensor, UniqueMeansOneHandleOnTheMemory) {
-  Tensor a = counting(context(), {4});
+  Tensor a = counting(cpu_context(), {4});
   EXPECT_TRUE(a.unique());
   {
     const Tensor copy = a;
@@ -159,7 +157,7 @@ TEST(Context, BudgetsAreWholeGranules) {
   options.budget = std::numeric_limits<std::int64_t>::max();
   EXPECT_NE(error_text([&] { Context::create(options); }).find("cpu: can't reserve"),
             std::string::npos);
-  const std::int64_t granule = context()->backend().alignment();
+  const std::int64_t granule = cpu_context()->backend().alignment();
   options.budget = 5 * granule - 1;
   const ContextPtr c = Context::create(options);
   EXPECT_EQ(c->pool().stats().limit, 4 * granule);

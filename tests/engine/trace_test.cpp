@@ -11,7 +11,7 @@
 namespace nf::test {
 namespace {
 
-class FakeRange : public AddressRange {
+class SmallRange : public AddressRange {
  public:
   std::byte* base() const override { return reinterpret_cast<std::byte*>(0x100000); }
   std::int64_t bytes() const override { return 4096; }
@@ -19,7 +19,7 @@ class FakeRange : public AddressRange {
 
 class Trace : public ::testing::Test {
  protected:
-  Trace() : pool_(std::make_unique<FakeRange>(), 256) {
+  Trace() : pool_(std::make_unique<SmallRange>(), 256) {
     const std::string test = ::testing::UnitTest::GetInstance()->current_test_info()->name();
     directory_ = std::filesystem::path(::testing::TempDir()) / ("trace_" + test);
     std::filesystem::create_directories(directory_);

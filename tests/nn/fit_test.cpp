@@ -19,7 +19,7 @@ using testing::HasSubstr;
 using testing::ThrowsMessage;
 
 // Some dozens of roundings of sums that stay below 300.
-constexpr double kRounding = 64 * 300 * 0x1p-53;
+constexpr double kLossRounding = 64 * 300 * 0x1p-53;
 
 /// Sample i is the image (i) with label i.
 class Numbers : public BatchSource {
@@ -118,9 +118,9 @@ TEST(Fit, AShortLastBatchCountsByItsSamples) {
     EXPECT_EQ(one.name, "one");
     EXPECT_EQ(ten.name, "ten");
     // The mean of 0..6 and of 0..4, not of the batches' means.
-    EXPECT_NEAR(one.train_loss, 3, kRounding);
-    EXPECT_NEAR(ten.train_loss, 30, kRounding);
-    EXPECT_NEAR(one.validation_loss, 2, kRounding);
+    EXPECT_NEAR(one.train_loss, 3, kLossRounding);
+    EXPECT_NEAR(ten.train_loss, 30, kLossRounding);
+    EXPECT_NEAR(one.validation_loss, 2, kLossRounding);
     EXPECT_EQ(one.train_accuracy, 4.0 / 7);
     EXPECT_EQ(ten.train_accuracy, 0);
     EXPECT_EQ(one.validation_accuracy, 3.0 / 5);
@@ -130,7 +130,7 @@ TEST(Fit, AShortLastBatchCountsByItsSamples) {
   EXPECT_EQ(result.epochs[0].epoch, 1);
   EXPECT_EQ(result.epochs[1].epoch, 2);
   EXPECT_NEAR(result.train_seconds, result.epochs[0].train_seconds + result.epochs[1].train_seconds,
-              kRounding);
+              kLossRounding);
 }
 
 TEST(Fit, WithoutValidationItsFiguresAreZero) {
@@ -163,7 +163,8 @@ TEST(Fit, TheCosineScheduleKnowsTheNumberOfSteps) {
   ASSERT_EQ(trainer.options.size(), 6U);
   for (std::size_t step = 0; step < 6; ++step)
     EXPECT_NEAR(trainer.options[step].rate_factor,
-                (1 + std::cos(std::numbers::pi * static_cast<double>(step) / 6)) / 2, kRounding);
+                (1 + std::cos(std::numbers::pi * static_cast<double>(step) / 6)) / 2,
+                kLossRounding);
 }
 
 TEST(Fit, WarmUpComesFirst) {
@@ -283,8 +284,8 @@ TEST(Evaluate, WeighsBatchesByTheirSamples) {
     const std::vector<OutputMetrics> metrics = evaluate(trainer, source, batch);
     ASSERT_EQ(metrics.size(), 2U);
     EXPECT_EQ(metrics[0].name, "one");
-    EXPECT_NEAR(metrics[0].validation_loss, 3.5, kRounding);
-    EXPECT_NEAR(metrics[1].validation_loss, 35, kRounding);
+    EXPECT_NEAR(metrics[0].validation_loss, 3.5, kLossRounding);
+    EXPECT_NEAR(metrics[1].validation_loss, 35, kLossRounding);
     EXPECT_EQ(metrics[0].validation_accuracy, 0.5);
     EXPECT_EQ(metrics[1].validation_accuracy, 0);
   }

@@ -10,14 +10,13 @@
 #include "engine/ops/conv2d.h"
 #include "engine/ops/relu.h"
 #include "nn/model.h"
+#include "tests/nn/context.h"
 
 namespace nf::nn {
 namespace {
 
 using testing::HasSubstr;
 using testing::ThrowsMessage;
-
-ContextPtr make_context() { return Context::create({.budget = std::int64_t{64} << 20}); }
 
 Tensor random_tensor(const ContextPtr& context, const Shape& shape, std::uint64_t stream) {
   RandomStream random(random_key(11, Purpose::test), stream);

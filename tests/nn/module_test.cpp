@@ -6,16 +6,13 @@
 #include <cmath>
 
 #include "nn/layers.h"
+#include "tests/nn/context.h"
 
 namespace nf::nn {
 namespace {
 
 using testing::HasSubstr;
 using testing::ThrowsMessage;
-
-constexpr std::int64_t kBudget = std::int64_t{16} << 20;
-
-ContextPtr make_context() { return Context::create({.budget = kBudget}); }
 
 std::unique_ptr<Sequential> make_net() {
   auto net = std::make_unique<Sequential>();
@@ -65,7 +62,7 @@ TEST(Module, MaterializeAllocatesEachCategoryAndReleaseFreesAll) {
 
 TEST(Module, MetaContextAsksForTheSameMemory) {
   const ContextPtr context = make_context();
-  const ContextPtr meta = make_meta_context({.budget = kBudget});
+  const ContextPtr meta = make_meta_context({.budget = std::int64_t{64} << 20});
   const auto net = make_net(), planned = make_net();
   net->materialize(context, 1);
   planned->materialize(meta, 1);

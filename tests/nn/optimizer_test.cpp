@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "nn/layers.h"
+#include "tests/nn/context.h"
 
 namespace nf::nn {
 namespace {
@@ -15,8 +16,6 @@ using testing::HasSubstr;
 using testing::ThrowsMessage;
 
 constexpr std::int64_t kSteps = 10;
-
-ContextPtr make_context() { return Context::create({.budget = std::int64_t{8} << 20}); }
 
 Tensor draw_gradient(const Parameter& parameter, std::int64_t step) {
   RandomStream random(random_key(static_cast<std::uint64_t>(step), Purpose::test),

@@ -15,7 +15,7 @@ using testing::HasSubstr;
 using testing::ThrowsMessage;
 
 // A few roundings of values of at most 1.
-constexpr double kRounding = 8 * 0x1p-53;
+constexpr double kFactorRounding = 8 * 0x1p-53;
 
 TEST(Schedule, ConstantIsOne) {
   for (const std::int64_t step : {0, 7, 99}) EXPECT_EQ(Schedule{}.factor(step, 100), 1.0);
@@ -34,10 +34,10 @@ TEST(Schedule, CosineFollowsItsFormula) {
   const Schedule schedule{.kind = ScheduleKind::cosine, .final_factor = 0.1};
   for (std::int64_t step = 0; step < 40; ++step) {
     const double angle = std::numbers::pi * static_cast<double>(step) / 40;
-    EXPECT_NEAR(schedule.factor(step, 40), 0.1 + 0.9 * (1 + std::cos(angle)) / 2, kRounding);
+    EXPECT_NEAR(schedule.factor(step, 40), 0.1 + 0.9 * (1 + std::cos(angle)) / 2, kFactorRounding);
   }
   EXPECT_EQ(schedule.factor(0, 40), 1.0);
-  EXPECT_NEAR(schedule.factor(20, 40), 0.55, kRounding);
+  EXPECT_NEAR(schedule.factor(20, 40), 0.55, kFactorRounding);
 }
 
 TEST(Schedule, OneCycleRisesAndFalls) {
@@ -45,10 +45,10 @@ TEST(Schedule, OneCycleRisesAndFalls) {
       .kind = ScheduleKind::one_cycle, .rise = 0.3, .start_divisor = 25, .final_divisor = 100};
   const std::int64_t total = 100;
   // As PyTorch's OneCycleLR: the peak at step 0.3 * 100 - 1, the end at 99.
-  EXPECT_NEAR(schedule.factor(0, total), 1.0 / 25, kRounding);
-  EXPECT_NEAR(schedule.factor(29, total), 1.0, kRounding);
-  EXPECT_NEAR(schedule.factor(64, total), (1.0 + 1.0 / 2500) / 2, kRounding);
-  EXPECT_NEAR(schedule.factor(99, total), 1.0 / 2500, kRounding);
+  EXPECT_NEAR(schedule.factor(0, total), 1.0 / 25, kFactorRounding);
+  EXPECT_NEAR(schedule.factor(29, total), 1.0, kFactorRounding);
+  EXPECT_NEAR(schedule.factor(64, total), (1.0 + 1.0 / 2500) / 2, kFactorRounding);
+  EXPECT_NEAR(schedule.factor(99, total), 1.0 / 2500, kFactorRounding);
   for (std::int64_t step = 1; step < total; ++step)
     EXPECT_EQ(schedule.factor(step, total) > schedule.factor(step - 1, total), step <= 29) << step;
   for (const std::int64_t few : {1, 2, 3})
@@ -64,7 +64,7 @@ TEST(Schedule, WarmUpRisesLinearlyIntoTheSchedule) {
   EXPECT_EQ(schedule.factor(1, 24), 0.5);
   EXPECT_EQ(schedule.factor(3, 24), 1.0);
   EXPECT_EQ(schedule.factor(4, 24), 1.0);
-  EXPECT_NEAR(schedule.factor(14, 24), 0.5, kRounding);
+  EXPECT_NEAR(schedule.factor(14, 24), 0.5, kFactorRounding);
   // The least that may be left.
   EXPECT_EQ(schedule.factor(3, 5), 1.0);
 }

@@ -11,6 +11,7 @@
 #include "engine/random.h"
 #include "nn/bp_trainer.h"
 #include "nn/layers.h"
+#include "tests/nn/context.h"
 
 namespace nf::nn {
 namespace {
@@ -38,10 +39,6 @@ struct Images {
   std::vector<float> pixels;
   std::vector<std::int32_t> labels;
 };
-
-ContextPtr make_context(std::int64_t budget = std::int64_t{8} << 20) {
-  return Context::create({.budget = budget, .threads = 1});
-}
 
 /// Two convolutions and a classifier on a context, with an optimizer. The second convolution's
 /// backward pass needs more memory than the whole forward pass.

@@ -57,8 +57,8 @@ std::vector<float> apply(const Transform& transform, const ImageSet& set, std::i
 }
 
 // (height, width, channels, pad to, crop padding, statistics)
-using Case = std::tuple<int, int, int, int, int, bool>;
-class TransformCases : public ::testing::TestWithParam<Case> {
+using TransformCase = std::tuple<int, int, int, int, int, bool>;
+class TransformCases : public ::testing::TestWithParam<TransformCase> {
  protected:
   TransformCases() {
     const auto [height, width, channels, pad_to, crop, statistics] = GetParam();
@@ -102,12 +102,13 @@ TEST_P(TransformCases, AugmentationCropsAndFlipsAsDrawn) {
   EXPECT_TRUE(flipped[0] && flipped[1]);
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, TransformCases,
-                         ::testing::Values(Case{5, 7, 1, 0, 0, false}, Case{5, 7, 3, 0, 2, true},
-                                           Case{5, 7, 2, 8, 1, true}, Case{7, 5, 3, 10, 0, false},
-                                           Case{28, 28, 1, 32, 4, true}, Case{1, 1, 4, 0, 1, true},
-                                           // The window can miss the image altogether.
-                                           Case{2, 3, 3, 0, 6, true}, Case{3, 2, 1, 9, 7, true}));
+INSTANTIATE_TEST_SUITE_P(
+    Sizes, TransformCases,
+    ::testing::Values(TransformCase{5, 7, 1, 0, 0, false}, TransformCase{5, 7, 3, 0, 2, true},
+                      TransformCase{5, 7, 2, 8, 1, true}, TransformCase{7, 5, 3, 10, 0, false},
+                      TransformCase{28, 28, 1, 32, 4, true}, TransformCase{1, 1, 4, 0, 1, true},
+                      // The window can miss the image altogether.
+                      TransformCase{2, 3, 3, 0, 6, true}, TransformCase{3, 2, 1, 9, 7, true}));
 
 TEST(Transform, EveryMoveOfTheCropIsDrawn) {
   ImageSet set{.count = 1,

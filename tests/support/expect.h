@@ -53,4 +53,10 @@ struct CpuPath {
 inline constexpr CpuPath kCpuPaths[] = {
     {"OneDnn", DType::f32, true}, {"Eigen", DType::f32, false}, {"Double", DType::f64, false}};
 
+/// A fresh context of the first path, as a user gets it.
+inline ContextPtr cpu_context() { return kCpuPaths[0].context(); }
+
+/// Threads of the contexts that are compared with the reference: sums are cut into chunks.
+inline constexpr int kThreads = 3;
+
 }  // namespace nf::test
