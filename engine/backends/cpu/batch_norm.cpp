@@ -156,7 +156,7 @@ struct Upstream {
       value = y[at + c];
     else
       value = (x[at + c] - mean[c]) * scale[c] + beta[c];
-    return (value > T{0}) & (value < bound) ? dy[at + c] : T{0};
+    return ((value > T{0}) & (value < bound)) ? dy[at + c] : T{0};
   }
 };
 
