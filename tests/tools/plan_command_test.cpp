@@ -15,12 +15,12 @@ using testing::HasSubstr;
 
 constexpr std::int64_t kGranule = 64;  // bytes by which budgets can differ on the CPU
 
-const Arguments kTiny{"plan",    "--model",        "vgg11", "--width",       "0.125", "--input",
-                      "16x16x1", "--train-images", "500",   "--test-images", "100",   "--batch",
-                      "16"};
+const Arguments kTinyPlan{"plan",    "--model",        "vgg11", "--width",       "0.125", "--input",
+                          "16x16x1", "--train-images", "500",   "--test-images", "100",   "--batch",
+                          "16"};
 
 json plan(const Workspace& workspace, const Arguments& more, int exit_code = 0) {
-  const ProgramResult result = workspace.run(kTiny + Arguments{"--json"} + more);
+  const ProgramResult result = workspace.run(kTinyPlan + Arguments{"--json"} + more);
   EXPECT_EQ(result.exit_code, exit_code) << result.err;
   return json::parse(result.out);
 }
@@ -62,7 +62,7 @@ TEST(Plan, JsonHoldsAllFields) {
 }
 
 TEST(Plan, TableIsForPeople) {
-  const ProgramResult result = Workspace().run(kTiny + Arguments{"--budget", "64MiB"});
+  const ProgramResult result = Workspace().run(kTinyPlan + Arguments{"--budget", "64MiB"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
   for (const char* word : {"block", "unit", "neuroflux", "bp", "MiB"})
     EXPECT_THAT(result.out, HasSubstr(word));
@@ -80,8 +80,8 @@ TEST(Plan, MinimumBudgetFitsAndOneGranuleLessDoesNot) {
     EXPECT_LE(method_of(tight, name).at("predicted_peak_bytes"), least);
 
     const ProgramResult result =
-        workspace.run(kTiny + Arguments{"--methods", name, "--json", "--budget",
-                                        std::to_string(least - kGranule)});
+        workspace.run(kTinyPlan + Arguments{"--methods", name, "--json", "--budget",
+                                            std::to_string(least - kGranule)});
     EXPECT_EQ(result.exit_code, 3);
     EXPECT_EQ(method_of(json::parse(result.out), name).at("status"), "does-not-fit");
     ASSERT_EQ(lines_of(result.err).size(), 1U);
@@ -131,7 +131,7 @@ TEST(Plan, DescribedAndReadDataGiveTheSamePlan) {
 TEST(Plan, TraceAsCsv) {
   const Workspace workspace;
   const ProgramResult result =
-      workspace.run(kTiny + Arguments{"--budget", "64MiB", "--trace", "memory.csv"});
+      workspace.run(kTinyPlan + Arguments{"--budget", "64MiB", "--trace", "memory.csv"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const std::vector<std::string> lines = lines_of(read_text(workspace.path() / "memory.csv"));
   ASSERT_GT(lines.size(), 100U);
@@ -146,7 +146,7 @@ TEST(Plan, TraceAsCsv) {
 TEST(Plan, TraceAsChromeJson) {
   const Workspace workspace;
   const ProgramResult result =
-      workspace.run(kTiny + Arguments{"--budget", "64MiB", "--trace", "memory.json"});
+      workspace.run(kTinyPlan + Arguments{"--budget", "64MiB", "--trace", "memory.json"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const json trace = json::parse(read_text(workspace.path() / "memory.json"));
   EXPECT_GT(trace.at("traceEvents").size(), 100U);
