@@ -1,8 +1,8 @@
 // Convolution as matrix products (Eigen) over gathered patches, a bounded tile of them at a time.
-#include <Eigen/Core>
 #include <algorithm>
 
 #include "engine/backends/cpu/conv2d_paths.h"
+#include "engine/backends/cpu/matrix_product.h"
 #include "engine/backends/cpu/parallel.h"
 #include "engine/backends/cpu/typed.h"
 
@@ -12,23 +12,6 @@ namespace {
 constexpr std::int64_t kTileBytes = std::int64_t{1} << 20;
 // Output channels (rows of the weight gradient) that are worth a thread.
 constexpr std::int64_t kChannelGrain = 8;
-
-template <typename T>
-using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-template <typename T>
-using Rows = Eigen::Map<Matrix<T>, 0, Eigen::OuterStride<>>;
-template <typename T>
-using ConstRows = Eigen::Map<const Matrix<T>, 0, Eigen::OuterStride<>>;
-
-// `stride`: elements from one row to the next.
-template <typename T>
-Rows<T> rows(T* data, std::int64_t count, std::int64_t width, std::int64_t stride) {
-  return {data, count, width, Eigen::OuterStride<>(stride)};
-}
-template <typename T>
-ConstRows<T> rows(const T* data, std::int64_t count, std::int64_t width, std::int64_t stride) {
-  return {data, count, width, Eigen::OuterStride<>(stride)};
-}
 
 // A convolution cut into output rows (n, oh); a patch is what one output cell of a group sees.
 struct Geometry {
@@ -127,6 +110,21 @@ void scatter(const Geometry& g, std::int64_t group, std::int64_t begin, std::int
   }
 }
 
+// The patches of `cells` output cells from output row `row` on: (cells, patch), gathered in `tile`
+// unless the input holds them as they are.
+template <typename T>
+MatrixView<const T> patches(const Geometry& g, std::int64_t group, std::int64_t row,
+                            std::int64_t cells, const T* x, const T* tile) {
+  if (!g.pointwise) return {tile, cells, g.patch};
+  return {x + row * g.out_w * g.p.c + group * g.group_c, cells, g.patch, g.p.c};
+}
+
+// (output channels of the group, patch)
+template <typename T>
+MatrixView<const T> filters(const Geometry& g, std::int64_t group, const T* w) {
+  return {w + group * g.group_o * g.patch, g.group_o, g.patch};
+}
+
 }  // namespace
 
 std::int64_t gemm_conv2d_workspace(const Conv2dProblem& problem, Pass pass, int threads) {
@@ -147,17 +145,11 @@ void GemmConv2d<T>::forward(const T* x, const T* w, const T* bias, T* y) const {
       const std::int64_t stop = std::min(end, row + tiling.rows), cells = (stop - row) * g.out_w;
       for (std::int64_t group = 0; group < problem.groups; ++group) {
         if (!g.pointwise) gather(g, group, row, stop, x, tile);
-        const auto patches = g.pointwise
-                                 ? rows<T>(x + row * g.out_w * problem.c + group * g.group_c, cells,
-                                           g.patch, problem.c)
-                                 : rows<T>(static_cast<const T*>(tile), cells, g.patch, g.patch);
-        auto out =
-            rows<T>(y + row * g.out_w * problem.o + group * g.group_o, cells, g.group_o, problem.o);
-        const T* filters = w + group * g.group_o * g.patch;
-        out.noalias() = patches * rows<T>(filters, g.group_o, g.patch, g.patch).transpose();
-        if (bias != nullptr)
-          out.rowwise() += Eigen::Map<const Eigen::RowVector<T, Eigen::Dynamic>>(
-              bias + group * g.group_o, g.group_o);
+        const MatrixView<T> out{y + row * g.out_w * problem.o + group * g.group_o, cells, g.group_o,
+                                problem.o};
+        matrix_product<T>(patches(g, group, row, cells, x, tile), filters(g, group, w),
+                          Factors::right_transposed, GradMode::overwrite, out);
+        if (bias != nullptr) add_to_rows(bias + group * g.group_o, out);
       }
     }
   });
@@ -169,22 +161,16 @@ void GemmConv2d<T>::backward_input(const T* dy, const T* w, T* dx, GradMode mode
   const bool overwrite = mode == GradMode::overwrite;
   T* tiles = reinterpret_cast<T*>(workspace.data);
   const auto upstream = [&](std::int64_t group, std::int64_t row, std::int64_t cells) {
-    return rows<T>(dy + row * g.out_w * problem.o + group * g.group_o, cells, g.group_o, problem.o);
-  };
-  const auto filters = [&](std::int64_t group) {
-    return rows<T>(w + group * g.group_o * g.patch, g.group_o, g.patch, g.patch);
+    return MatrixView<const T>{dy + row * g.out_w * problem.o + group * g.group_o, cells, g.group_o,
+                               problem.o};
   };
   if (g.pointwise) {
     parallel_for(threads, g.out_rows, 1, [&](std::int64_t begin, std::int64_t end, int) {
       const std::int64_t cells = (end - begin) * g.out_w;
-      for (std::int64_t group = 0; group < problem.groups; ++group) {
-        auto out = rows<T>(dx + begin * g.out_w * problem.c + group * g.group_c, cells, g.group_c,
-                           problem.c);
-        if (overwrite)
-          out.noalias() = upstream(group, begin, cells) * filters(group);
-        else
-          out.noalias() += upstream(group, begin, cells) * filters(group);
-      }
+      for (std::int64_t group = 0; group < problem.groups; ++group)
+        matrix_product<T>(
+            upstream(group, begin, cells), filters(g, group, w), Factors::plain, mode,
+            {dx + begin * g.out_w * problem.c + group * g.group_c, cells, g.group_c, problem.c});
     });
     return;
   }
@@ -198,8 +184,8 @@ void GemmConv2d<T>::backward_input(const T* dy, const T* w, T* dx, GradMode mode
       const std::int64_t stop = std::min(end * g.out_h, row + tiling.rows);
       const std::int64_t cells = (stop - row) * g.out_w;
       for (std::int64_t group = 0; group < problem.groups; ++group) {
-        rows<T>(tile, cells, g.patch, g.patch).noalias() =
-            upstream(group, row, cells) * filters(group);
+        matrix_product<T>(upstream(group, row, cells), filters(g, group, w), Factors::plain,
+                          GradMode::overwrite, {tile, cells, g.patch});
         scatter(g, group, row, stop, static_cast<const T*>(tile), dx);
       }
     }
@@ -220,22 +206,14 @@ void GemmConv2d<T>::backward_weight(const T* x, const T* dy, T* dw, GradMode mod
         parallel_for(threads, stop - row, 1, [&](std::int64_t begin, std::int64_t end, int) {
           gather(g, group, row + begin, row + end, x, tile + begin * g.out_w * g.patch);
         });
-      const auto patches = g.pointwise
-                               ? rows<T>(x + row * g.out_w * problem.c + group * g.group_c, cells,
-                                         g.patch, problem.c)
-                               : rows<T>(static_cast<const T*>(tile), cells, g.patch, g.patch);
-      const bool overwrite = mode == GradMode::overwrite && row == 0;
-      parallel_for(threads, g.group_o, kChannelGrain,
-                   [&](std::int64_t begin, std::int64_t end, int) {
-                     const std::int64_t first = group * g.group_o + begin, count = end - begin;
-                     auto out = rows<T>(dw + first * g.patch, count, g.patch, g.patch);
-                     const auto upstream =
-                         rows<T>(dy + row * g.out_w * problem.o + first, cells, count, problem.o);
-                     if (overwrite)
-                       out.noalias() = upstream.transpose() * patches;
-                     else
-                       out.noalias() += upstream.transpose() * patches;
-                   });
+      const GradMode tile_mode = row == 0 ? mode : GradMode::accumulate;
+      parallel_for(
+          threads, g.group_o, kChannelGrain, [&](std::int64_t begin, std::int64_t end, int) {
+            const std::int64_t first = group * g.group_o + begin, count = end - begin;
+            matrix_product<T>({dy + row * g.out_w * problem.o + first, cells, count, problem.o},
+                              patches(g, group, row, cells, x, tile), Factors::left_transposed,
+                              tile_mode, {dw + first * g.patch, count, g.patch});
+          });
     }
 }
 

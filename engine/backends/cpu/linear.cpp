@@ -1,19 +1,14 @@
-#include <Eigen/Core>
+#include <algorithm>
 #include <array>
 #include <type_traits>
 
 #include "engine/backends/cpu/cpu_backend.h"
+#include "engine/backends/cpu/matrix_product.h"
 #include "engine/backends/cpu/parallel.h"
 #include "engine/backends/cpu/typed.h"
 
 namespace nf::cpu {
 namespace {
-
-template <typename T>
-using Rows = Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
-template <typename T>
-using ConstRows =
-    Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
 
 // Rows of a product that are worth a thread: some hundred thousand multiplications.
 std::int64_t product_grain(std::int64_t inner, std::int64_t columns) {
@@ -52,11 +47,10 @@ void CpuBackend::linear_forward(const LinearProblem& problem, ConstView x, Const
                                {.x = in, .w = weight, .bias = added, .out = out}, workspace);
     const auto [n, i, o] = std::array{problem.n, problem.i, problem.o};
     parallel_for(threads_, n, product_grain(i, o), [&](std::int64_t begin, std::int64_t end, int) {
-      Rows<T> result(out + begin * o, end - begin, o);
-      result.noalias() =
-          ConstRows<T>(in + begin * i, end - begin, i) * ConstRows<T>(weight, o, i).transpose();
-      if (added != nullptr)
-        result.rowwise() += Eigen::Map<const Eigen::RowVector<T, Eigen::Dynamic>>(added, o);
+      const MatrixView<T> result{out + begin * o, end - begin, o};
+      matrix_product<T>({in + begin * i, end - begin, i}, {weight, o, i}, Factors::right_transposed,
+                        mode, result);
+      if (added != nullptr) add_to_rows(added, result);
     });
   });
 }
@@ -77,12 +71,8 @@ void CpuBackend::linear_backward_input(const LinearProblem& problem, ConstView d
                                workspace);
     const auto [n, i, o] = std::array{problem.n, problem.i, problem.o};
     parallel_for(threads_, n, product_grain(o, i), [&](std::int64_t begin, std::int64_t end, int) {
-      Rows<T> result(out + begin * i, end - begin, i);
-      const ConstRows<T> left(upstream + begin * o, end - begin, o);
-      if (mode == GradMode::overwrite)
-        result.noalias() = left * ConstRows<T>(weight, o, i);
-      else
-        result.noalias() += left * ConstRows<T>(weight, o, i);
+      matrix_product<T>({upstream + begin * o, end - begin, o}, {weight, o, i}, Factors::plain,
+                        mode, {out + begin * i, end - begin, i});
     });
   });
 }
@@ -103,12 +93,8 @@ void CpuBackend::linear_backward_weight(const LinearProblem& problem, ConstView 
                                workspace);
     const auto [n, i, o] = std::array{problem.n, problem.i, problem.o};
     parallel_for(threads_, o, product_grain(n, i), [&](std::int64_t begin, std::int64_t end, int) {
-      Rows<T> result(out + begin * i, end - begin, i);
-      const auto left = ConstRows<T>(upstream, n, o).middleCols(begin, end - begin).transpose();
-      if (mode == GradMode::overwrite)
-        result.noalias() = left * ConstRows<T>(in, n, i);
-      else
-        result.noalias() += left * ConstRows<T>(in, n, i);
+      matrix_product<T>({upstream + begin, n, end - begin, o}, {in, n, i}, Factors::left_transposed,
+                        mode, {out + begin * i, end - begin, i});
     });
   });
 }
