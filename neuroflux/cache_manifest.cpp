@@ -13,7 +13,7 @@
 
 #include "engine/atomic_file.h"
 #include "engine/error.h"
-#include "engine/half.h"
+#include "kernels/half.h"
 #include "neuroflux/disk_file.h"
 
 namespace nf {

@@ -11,7 +11,7 @@
 
 #include "engine/atomic_file.h"
 #include "engine/error.h"
-#include "engine/half.h"
+#include "kernels/half.h"
 
 namespace nf::nn {
 namespace {

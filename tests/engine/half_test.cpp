@@ -1,5 +1,5 @@
 // The two 16-bit formats, against a decoder and a rounder written from their definitions.
-#include "engine/half.h"
+#include "kernels/half.h"
 
 #include <gtest/gtest.h>
 

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "engine/error.h"
-#include "engine/half.h"
+#include "kernels/half.h"
 #include "neuroflux/activation_cache.h"
 
 namespace nf {

@@ -10,9 +10,12 @@ install(EXPORT NeuroFluxTargets NAMESPACE NeuroFlux:: DESTINATION ${package_fold
   COMPONENT development)
 
 # Backends are reached through engine/backend.h alone; their headers name other libraries.
-install(DIRECTORY engine kernels neuroflux nn
+install(DIRECTORY engine neuroflux nn
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/neuroflux COMPONENT development
   FILES_MATCHING PATTERN "*.h" PATTERN backends EXCLUDE)
+# Of kernels/ what the host uses as well.
+install(FILES kernels/half.h kernels/philox.h
+  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/neuroflux/kernels COMPONENT development)
 
 configure_package_config_file(tools/cmake/NeuroFluxConfig.cmake.in
   ${CMAKE_CURRENT_BINARY_DIR}/NeuroFluxConfig.cmake INSTALL_DESTINATION ${package_folder})

@@ -2,7 +2,7 @@
 
 #include "engine/backends/cpu/cpu_backend.h"
 #include "engine/backends/cpu/parallel.h"
-#include "engine/half.h"
+#include "kernels/half.h"
 
 namespace nf::cpu {
 namespace {

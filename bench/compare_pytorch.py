@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Compares training steps of this engine with PyTorch's, in one run on one machine.
+
+The two take turns, A B A B: whatever else the machine does, both feel it. For each net and batch
+it reports the median over the rounds of (images/s here) / (images/s of PyTorch's better layout),
+with the smallest and largest ratio, and the processes' peak memory; --json FILE keeps all figures.
+Needs a build with NF_BENCH (Release, NF_NATIVE) and PyTorch (apt install python3-torch).
+Usage: compare_pytorch.py [--build build/release] [--models vgg16,resnet18,mobilenet_v1]
+                          [--batches 4,16,64] [--rounds 5] [--steps 5] [--threads 2] [--json FILE]
+"""
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def run(command):
+    """The JSON object that `command` prints on its last line."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"compare_pytorch: {' '.join(map(str, command))} failed:\n{done.stderr.strip()}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(options, train_step, model, batch):
+    """One row: ratios by round, and what each engine measured."""
+    common = ["--model", model, "--batch", str(batch), "--steps", str(options.steps), "--threads",
+              str(options.threads), "--device", options.device]
+    rounds = []
+    for _ in range(options.rounds):
+        ours = run([train_step, *common, "--json"])
+        theirs = [run([sys.executable, HERE / "pytorch_step.py", *common, "--layout", layout])
+                  for layout in ("nhwc", "nchw")]
+        best = max(theirs, key=lambda t: t["images_per_second"])
+        rounds.append({"ratio": ours["images_per_second"] / best["images_per_second"],
+                       "ours": ours, "theirs": theirs, "better_layout": best["layout"],
+                       "memory_ratio": ours["process_peak_bytes"] / best["process_peak_bytes"]})
+    ratios = [r["ratio"] for r in rounds]
+    best = [max(t["images_per_second"] for t in r["theirs"]) for r in rounds]
+    return {
+        "model": model, "batch": batch, "rounds": rounds,
+        "ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
+        "images_per_second": statistics.median(r["ours"]["images_per_second"] for r in rounds),
+        "pytorch_images_per_second": statistics.median(best),
+        "memory_ratio": statistics.median(r["memory_ratio"] for r in rounds),
+    }
+
+
+def processor():
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", default=HERE.parent / "build" / "release", type=pathlib.Path)
+    parser.add_argument("--models", default="vgg16,resnet18,mobilenet_v1")
+    parser.add_argument("--batches", default="4,16,64")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=pathlib.Path)
+    options = parser.parse_args()
+    train_step = options.build / "bench" / "train_step"
+    if not train_step.exists():
+        sys.exit(f"compare_pytorch: there is no {train_step}; configure with -DNF_BENCH=ON -DNF_NATIVE=ON")
+
+    rows = []
+    print(f"{'model':14} {'batch':>5} {'images/s':>9} {'PyTorch':>9} {'ratio':>6} {'range':>13} {'memory':>7}")
+    for model in options.models.split(","):
+        for batch in map(int, options.batches.split(",")):
+            row = compare(options, train_step, model, batch)
+            rows.append(row)
+            spread = f"{row['ratio_min']:.2f} to {row['ratio_max']:.2f}"
+            print(f"{model:14} {batch:5} {row['images_per_second']:9.1f} "
+                  f"{row['pytorch_images_per_second']:9.1f} {row['ratio']:6.2f} {spread:>13} "
+                  f"{row['memory_ratio']:7.2f}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(
+            {"processor": processor(), "cores": os.cpu_count(), "threads": options.threads,
+             "rounds": options.rounds, "steps": options.steps, "device": options.device,
+             "commit": rows[0]["rounds"][0]["ours"]["commit"],
+             "pytorch": rows[0]["rounds"][0]["theirs"][0]["engine"], "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
