@@ -164,9 +164,12 @@ struct LossOperands {
 void loss_forward(benchmark::State& state, const Setup& setup, std::int64_t classes) {
   LossOperands t(setup, classes);
   Tensor correct = empty_tensor(setup, {1}, DType::i32);
+  const Scratch scratch(setup,
+                        setup.backend().softmax_cross_entropy_workspace(setup.batch, classes));
   time_op(state, setup, [&] {
     setup.backend().softmax_cross_entropy_forward(t.logits.view(), t.labels.view(), 0.0,
-                                                  t.loss.mutable_view(), correct.mutable_view());
+                                                  t.loss.mutable_view(), correct.mutable_view(),
+                                                  scratch);
   });
   report_bytes(state, t.logits.bytes() + t.labels.bytes());
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <span>
 #include <string_view>
 
 #include "engine/device.h"
@@ -114,6 +115,19 @@ struct AdamWStep {
   std::int64_t step = 1;  ///< counted from 1, for the bias correction
 };
 
+/// One parameter of an optimizer's step; momentum is empty where the step has none.
+struct SgdParameter {
+  View w;
+  ConstView grad;
+  View momentum;
+};
+
+struct AdamWParameter {
+  View w;
+  ConstView grad;
+  View m, v;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -125,16 +139,24 @@ class Backend {
   virtual std::unique_ptr<AddressRange> reserve(std::int64_t bytes) = 0;
   /// Largest pool that makes sense without a budget, in bytes.
   virtual std::int64_t memory_bytes() const = 0;
+  /// Bytes that the device's context and its libraries hold outside of any pool, where the device
+  /// has such things and tells; -1 where not.
+  virtual std::int64_t context_bytes() const { return -1; }
   /// Host threads inside one operator.
   virtual int threads() const = 0;
   /// Waits until all that was asked for is done.
   virtual void synchronize() = 0;
+  /// Whether its operators compute in this type. With 16-bit storage they compute in f32, and
+  /// statistics, batch norm's parameters and the loss are f32.
+  virtual bool computes_in(DType dtype) const = 0;
 
   // Data movement. Sizes come from the view.
   virtual void copy_from_host(View dst, const void* src) = 0;
   virtual void copy_to_host(void* dst, ConstView src) = 0;
   virtual void copy(View dst, ConstView src) = 0;
   virtual void fill(View dst, double value) = 0;
+  /// y = x in another floating type, rounded to nearest even.
+  virtual void cast(ConstView x, View y) = 0;
 
   // Element-wise.
   /// y += alpha * x
@@ -158,8 +180,9 @@ class Backend {
                                      View dx, GradMode mode, Workspace workspace) = 0;
   virtual void conv2d_backward_weight(const Conv2dProblem& problem, ConstView x, ConstView dy,
                                       View dw, GradMode mode, Workspace workspace) = 0;
+  virtual std::int64_t bias_backward_workspace(std::int64_t rows, std::int64_t channels) const = 0;
   /// db (C) from dy (…, C): sums over all but the last dimension.
-  virtual void bias_backward(ConstView dy, View db, GradMode mode) = 0;
+  virtual void bias_backward(ConstView dy, View db, GradMode mode, Workspace workspace) = 0;
 
   // Linear. y = x w^T + bias.
   virtual std::int64_t linear_workspace(const LinearProblem& problem, Pass pass,
@@ -208,21 +231,23 @@ class Backend {
   virtual void adaptive_avg_pool_backward(ConstView dy, View dx, GradMode mode) = 0;
 
   // Loss. logits (N, C), labels (N) i32 in 0..C-1.
+  virtual std::int64_t softmax_cross_entropy_workspace(std::int64_t rows,
+                                                       std::int64_t classes) const = 0;
   /// loss (1): mean over N of the cross-entropy against (1 - smoothing) * onehot + smoothing / C.
   /// correct (1) i32: rows whose first largest logit is the label's, none whose softmax is NaN.
-  /// Throws Error for a label out of range.
+  /// Throws Error for a label out of range; a device that the host runs ahead of gives a NaN loss.
   virtual void softmax_cross_entropy_forward(ConstView logits, ConstView labels, double smoothing,
-                                             View loss, View correct) = 0;
+                                             View loss, View correct, Workspace workspace) = 0;
   /// dlogits = dloss * (softmax - target) / N; dlogits may be logits' own memory in overwrite mode.
   virtual void softmax_cross_entropy_backward(ConstView logits, ConstView labels, double smoothing,
                                               ConstView dloss, View dlogits, GradMode mode) = 0;
 
-  // Optimizers, in PyTorch's formulas.
+  // Optimizers, in PyTorch's formulas, over any number of parameters.
   /// g = grad + weight_decay * w; m = momentum * m + g (m = g on the first step);
   /// w -= lr * (nesterov ? g + momentum * m : m). Without momentum `m` is empty and w -= lr * g.
-  virtual void sgd(const SgdStep& step, View w, ConstView grad, View m) = 0;
+  virtual void sgd(const SgdStep& step, std::span<const SgdParameter> parameters) = 0;
   /// Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2.
-  virtual void adamw(const AdamWStep& step, View w, ConstView grad, View m, View v) = 0;
+  virtual void adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) = 0;
 };
 
 /// Threads inside one CPU operator: its partial results fit on the stack.
@@ -235,6 +260,18 @@ struct CpuOptions {
   bool onednn = true;
 };
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options = {});
+/// Runs the GPU's kernels on the emulator, in host memory; convolutions and matrix products, which
+/// are library calls on a GPU, are the CPU backend's. Throws Error where this build has no
+/// emulator.
+std::unique_ptr<Backend> make_simt_backend(const CpuOptions& options = {});
+/// A CUDA device.
+struct CudaOptions {
+  int index = 0;
+  /// Lets tensor cores round f32 operands of convolutions and products to TF32 (10 bits).
+  bool tf32 = false;
+};
+/// Throws Error, in one line, where no such device answers or this build has no CUDA.
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options = {});
 /// Computes nothing over addresses that don't exist; sizes are those of `target`.
 std::unique_ptr<Backend> make_meta_backend(std::unique_ptr<Backend> target);
 

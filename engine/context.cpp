@@ -6,6 +6,21 @@ namespace {
 // Addresses of the meta device stay below 2^53 and far from null.
 constexpr std::int64_t kMetaBytes = std::int64_t{1} << 48;
 
+std::unique_ptr<Backend> make_backend(Device device, const ContextOptions& options) {
+  const CpuOptions cpu{.threads = options.threads, .onednn = options.onednn};
+  switch (device.kind) {
+    case DeviceKind::cpu:
+      return make_cpu_backend(cpu);
+    case DeviceKind::simt:
+      return make_simt_backend(cpu);
+    case DeviceKind::cuda:
+      return make_cuda_backend({.index = device.index, .tf32 = options.tf32});
+    case DeviceKind::meta:
+      break;
+  }
+  fail("context: meta must stand for a device that computes");
+}
+
 }  // namespace
 
 Context::Context(const ContextOptions& options, std::unique_ptr<Backend> backend)
@@ -21,14 +36,15 @@ Context::Context(const ContextOptions& options, std::unique_ptr<Backend> backend
 
 ContextPtr Context::create(const ContextOptions& options) {
   NF_CHECK(options.budget >= 0, "context: the budget must not be negative, got {}", options.budget);
-  const CpuOptions cpu{.threads = options.threads, .onednn = options.onednn};
-  std::unique_ptr<Backend> backend = make_cpu_backend(cpu);
-  if (options.device.kind == DeviceKind::meta) backend = make_meta_backend(std::move(backend));
+  const bool meta = options.device.kind == DeviceKind::meta;
+  std::unique_ptr<Backend> backend = make_backend(meta ? options.target : options.device, options);
+  if (meta) backend = make_meta_backend(std::move(backend));
   return ContextPtr(new Context(options, std::move(backend)));
 }
 
 ContextPtr make_meta_context(const ContextOptions& options) {
   ContextOptions meta = options;
+  if (options.device.kind != DeviceKind::meta) meta.target = options.device;
   meta.device = {.kind = DeviceKind::meta};
   meta.budget = 0;
   return Context::create(meta);

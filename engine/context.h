@@ -12,12 +12,16 @@ namespace nf {
 
 struct ContextOptions {
   Device device{};
+  /// The device that a meta context stands for.
+  Device target{};
   /// Bytes that may ever be reserved on the device; 0: as much as the device has.
   std::int64_t budget = 0;
   /// Threads inside CPU operators, at most kMaxThreads; 0: one per core that the process may use.
   int threads = 0;
   /// Whether the CPU uses oneDNN where it was built in (else Eigen).
   bool onednn = true;
+  /// Whether a GPU's tensor cores may round f32 operands of convolutions and products to TF32.
+  bool tf32 = false;
 };
 
 /// Tensors hold a shared pointer to their context, so it outlives them.

@@ -7,7 +7,8 @@
 
 namespace nf {
 
-enum class DeviceKind : std::uint8_t { cpu, meta };
+/// simt: the GPU's kernels on the emulator; meta: computes nothing.
+enum class DeviceKind : std::uint8_t { cpu, simt, cuda, meta };
 
 struct Device {
   DeviceKind kind = DeviceKind::cpu;
@@ -15,7 +16,7 @@ struct Device {
   bool operator==(const Device&) const = default;
 };
 
-/// "cpu", "meta", each with an optional ":index".
+/// "cpu", "simt", "cuda", "meta", each with an optional ":index", which only cuda has beyond 0.
 std::string to_string(Device device);
 /// Throws Error naming the value and the known devices.
 Device parse_device(std::string_view text);

@@ -89,28 +89,38 @@ void Optimizer::step(double factor) {
   const PhaseScope phase("update");
   const OpScope op("optimizer");
   const double rate = options_.learning_rate * factor;
-  for (Slot& slot : slots_) {
-    Tensor& value = slot.parameter->value;
-    const bool decays = options_.decay_norm_and_bias || slot.parameter->decay;
-    const double decay = decays ? options_.weight_decay : 0.0;
-    if (options_.kind == OptimizerKind::sgd) {
-      const SgdStep update{.learning_rate = rate,
-                           .momentum = options_.momentum,
-                           .weight_decay = decay,
-                           .nesterov = options_.nesterov,
-                           .first = steps_ == 0};
-      value.backend().sgd(update, value.mutable_view(), value.grad().view(),
-                          slot.first.mutable_view());
-    } else {
-      const AdamWStep update{.learning_rate = rate,
-                             .beta1 = options_.beta1,
-                             .beta2 = options_.beta2,
-                             .eps = options_.eps,
-                             .weight_decay = decay,
-                             .step = steps_ + 1};
-      value.backend().adamw(update, value.mutable_view(), value.grad().view(),
-                            slot.first.mutable_view(), slot.second.mutable_view());
+  // One call for those that decay, one for the others: a device takes many parameters at once.
+  for (const bool decays : {true, false}) {
+    std::vector<SgdParameter> by_sgd;
+    std::vector<AdamWParameter> by_adamw;
+    Backend* backend = nullptr;
+    for (Slot& slot : slots_) {
+      Tensor& value = slot.parameter->value;
+      if ((options_.decay_norm_and_bias || slot.parameter->decay) != decays) continue;
+      backend = &value.backend();
+      if (options_.kind == OptimizerKind::sgd)
+        by_sgd.push_back({value.mutable_view(), value.grad().view(), slot.first.mutable_view()});
+      else
+        by_adamw.push_back({value.mutable_view(), value.grad().view(), slot.first.mutable_view(),
+                            slot.second.mutable_view()});
     }
+    if (backend == nullptr) continue;
+    const double decay = decays ? options_.weight_decay : 0.0;
+    if (options_.kind == OptimizerKind::sgd)
+      backend->sgd({.learning_rate = rate,
+                    .momentum = options_.momentum,
+                    .weight_decay = decay,
+                    .nesterov = options_.nesterov,
+                    .first = steps_ == 0},
+                   by_sgd);
+    else
+      backend->adamw({.learning_rate = rate,
+                      .beta1 = options_.beta1,
+                      .beta2 = options_.beta2,
+                      .eps = options_.eps,
+                      .weight_decay = decay,
+                      .step = steps_ + 1},
+                     by_adamw);
   }
   ++steps_;
 }

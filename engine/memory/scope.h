@@ -37,6 +37,22 @@ struct MemoryTags {
 };
 MemoryTags& memory_tags();
 
+/// Hears of the units and phases of the calling thread as they begin and end: a profiler's ranges.
+class ScopeObserver {
+ public:
+  virtual ~ScopeObserver() = default;
+  virtual void enter(const std::string& name) = 0;
+  virtual void leave() = 0;
+};
+/// For the whole process; null: nobody. The observer must stay.
+void observe_scopes(ScopeObserver* observer);
+
+namespace detail {
+/// True where somebody heard of it, and must hear of the end.
+bool enter_scope(std::string_view name);
+void leave_scope();
+}  // namespace detail
+
 /// Names the operator (a string literal) for the lifetime of the scope.
 class OpScope {
  public:
@@ -52,29 +68,39 @@ class OpScope {
 /// Names the phase (a string literal: "forward", "backward", "update", "evaluate", …).
 class PhaseScope {
  public:
-  explicit PhaseScope(std::string_view phase) : previous_(memory_tags().phase) {
+  explicit PhaseScope(std::string_view phase)
+      : previous_(memory_tags().phase), heard_(detail::enter_scope(phase)) {
     memory_tags().phase = phase;
   }
-  ~PhaseScope() { memory_tags().phase = previous_; }
+  ~PhaseScope() {
+    memory_tags().phase = previous_;
+    if (heard_) detail::leave_scope();
+  }
   PhaseScope(const PhaseScope&) = delete;
   PhaseScope& operator=(const PhaseScope&) = delete;
 
  private:
   std::string_view previous_;
+  bool heard_;
 };
 
 /// Names the unit of the network.
 class UnitScope {
  public:
-  explicit UnitScope(std::string unit) : previous_(std::move(memory_tags().unit)) {
+  explicit UnitScope(std::string unit)
+      : previous_(std::move(memory_tags().unit)), heard_(detail::enter_scope(unit)) {
     memory_tags().unit = std::move(unit);
   }
-  ~UnitScope() { memory_tags().unit = std::move(previous_); }
+  ~UnitScope() {
+    memory_tags().unit = std::move(previous_);
+    if (heard_) detail::leave_scope();
+  }
   UnitScope(const UnitScope&) = delete;
   UnitScope& operator=(const UnitScope&) = delete;
 
  private:
   std::string previous_;
+  bool heard_;
 };
 
 }  // namespace nf

@@ -74,7 +74,8 @@ class BatchNormNode : public Node {
   /// The primitive always writes both: what nobody wants goes to scratch memory.
   Gradients::Slot parameter_slot(Gradients& gradients, std::size_t input, const Tensor& dy) const {
     if (gradients.wanted(input)) return gradients.slot(input);
-    return {Tensor::empty(dy.context(), {problem_.channels}, dy.dtype(), Category::workspace),
+    return {Tensor::empty(dy.context(), {problem_.channels}, detail::statistics_dtype(dy.dtype()),
+                          Category::workspace),
             GradMode::overwrite};
   }
 
@@ -111,10 +112,10 @@ Tensor batch_norm(Tape* tape, const Tensor& x, const Tensor& residual, BatchNorm
   detail::check_floating(kBatchNorm, "input", x);
   const BatchNormProblem problem = batch_norm_problem(x, options);
   const std::int64_t channels = problem.channels;
-  detail::check_per_channel(kBatchNorm, "gamma", state.gamma, x, channels);
-  detail::check_per_channel(kBatchNorm, "beta", state.beta, x, channels);
-  detail::check_per_channel(kBatchNorm, "running_mean", state.running_mean, x, channels);
-  detail::check_per_channel(kBatchNorm, "running_var", state.running_var, x, channels);
+  detail::check_statistics(kBatchNorm, "gamma", state.gamma, x, channels);
+  detail::check_statistics(kBatchNorm, "beta", state.beta, x, channels);
+  detail::check_statistics(kBatchNorm, "running_mean", state.running_mean, x, channels);
+  detail::check_statistics(kBatchNorm, "running_var", state.running_var, x, channels);
   if (residual) {
     detail::check_alike(kBatchNorm, "residual", residual, x);
     NF_CHECK(residual.shape() == x.shape(),
@@ -135,8 +136,9 @@ Tensor batch_norm(Tape* tape, const Tensor& x, const Tensor& residual, BatchNorm
                                     state.running_var.view(), y.mutable_view());
     return y;
   }
-  Tensor mean = Tensor::empty(context, {channels}, x.dtype(), Category::activation);
-  Tensor invstd = Tensor::empty(context, {channels}, x.dtype(), Category::activation);
+  const DType statistics = detail::statistics_dtype(x.dtype());
+  Tensor mean = Tensor::empty(context, {channels}, statistics, Category::activation);
+  Tensor invstd = Tensor::empty(context, {channels}, statistics, Category::activation);
   {
     const detail::Scratch scratch(context, backend.batch_norm_workspace(problem));
     backend.batch_norm_forward_train(problem, x.view(), residual.view(), state.gamma.view(),

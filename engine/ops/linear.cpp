@@ -29,7 +29,10 @@ class LinearNode : public Node {
     release(0);
     if (gradients.wanted(kBias)) {
       auto [db, mode] = gradients.slot(kBias);
-      backend.bias_backward(dy.view(), db.mutable_view(), mode);
+      const std::int64_t channels = db.numel();
+      const detail::Scratch scratch(
+          context, backend.bias_backward_workspace(dy.numel() / channels, channels));
+      backend.bias_backward(dy.view(), db.mutable_view(), mode, scratch);
     }
     if (gradients.wanted(kInput)) {
       auto [dx, mode] = gradients.slot(kInput);

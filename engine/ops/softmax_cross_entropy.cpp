@@ -44,11 +44,17 @@ CrossEntropy softmax_cross_entropy(Tape* tape, const Tensor& logits, const Tenso
   NF_CHECK(label_smoothing >= 0 && label_smoothing < 1,
            "softmax_cross_entropy: label smoothing must be in [0, 1), got {}", label_smoothing);
   const ContextPtr& context = logits.context();
-  CrossEntropy result{.loss = Tensor::empty(context, {1}, logits.dtype(), Category::activation),
+  CrossEntropy result{.loss = Tensor::empty(context, {1}, detail::statistics_dtype(logits.dtype()),
+                                            Category::activation),
                       .correct = Tensor::empty(context, {1}, DType::i32, Category::activation)};
-  logits.backend().softmax_cross_entropy_forward(logits.view(), labels.view(), label_smoothing,
-                                                 result.loss.mutable_view(),
-                                                 result.correct.mutable_view());
+  {
+    Backend& backend = logits.backend();
+    const detail::Scratch scratch(
+        context, backend.softmax_cross_entropy_workspace(logits.dim(0), logits.dim(1)));
+    backend.softmax_cross_entropy_forward(logits.view(), labels.view(), label_smoothing,
+                                          result.loss.mutable_view(), result.correct.mutable_view(),
+                                          scratch);
+  }
   if (Tape::wanted(tape, {&logits}))
     tape->record(std::make_unique<SoftmaxCrossEntropyNode>(label_smoothing, logits, labels),
                  {&logits}, result.loss);

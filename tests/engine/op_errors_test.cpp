@@ -194,7 +194,8 @@ TEST_F(OpErrors, CrossEntropy) {
 
 // Labels are values, so they are looked at where something is computed.
 TEST_F(OpErrors, CrossEntropyLabelsOutOfRange) {
-  for (const CpuPath& path : kCpuPaths) {
+  for (const DevicePath& path : device_paths()) {
+    if (path.device == DeviceKind::cuda) continue;  // gives a NaN loss
     const ContextPtr context = path.context();
     const Tensor logits = Tensor::full(context, {4, 10}, 0, path.dtype);
     const auto text = [&](const std::vector<std::int32_t>& labels) {

@@ -4,7 +4,10 @@
 namespace nf::test {
 namespace {
 
-class OpForward : public ::testing::TestWithParam<std::tuple<CpuPath, std::string>> {};
+class OpForward : public ::testing::TestWithParam<std::tuple<DevicePath, std::string>> {
+ protected:
+  void SetUp() override { NF_SKIP_WITHOUT_DEVICE(std::get<0>(GetParam())); }
+};
 
 TEST_P(OpForward, MatchesTheReference) {
   const auto& [path, op] = GetParam();
@@ -40,7 +43,7 @@ TEST_P(OpForward, RecordingDoesNotChangeTheResult) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, OpForward,
-                         ::testing::Combine(::testing::ValuesIn(kCpuPaths),
+                         ::testing::Combine(::testing::ValuesIn(device_paths()),
                                             ::testing::ValuesIn(operator_names())),
                          [](const auto& info) {
                            return std::get<0>(info.param).name + std::string("_") +

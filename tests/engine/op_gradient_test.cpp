@@ -7,9 +7,10 @@
 namespace nf::test {
 namespace {
 
-class OpGradient : public ::testing::TestWithParam<std::tuple<CpuPath, std::string>> {
+class OpGradient : public ::testing::TestWithParam<std::tuple<DevicePath, std::string>> {
  protected:
-  const CpuPath& path() const { return std::get<0>(GetParam()); }
+  void SetUp() override { NF_SKIP_WITHOUT_DEVICE(path()); }
+  const DevicePath& path() const { return std::get<0>(GetParam()); }
   std::vector<Instance> recorded() const {
     std::vector<Instance> all = instances(std::get<1>(GetParam()));
     std::erase_if(all, [](const Instance& t) { return !t.recorded; });
@@ -108,7 +109,7 @@ TEST_P(OpGradient, LeavesASharedGradientAlone) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, OpGradient,
-                         ::testing::Combine(::testing::ValuesIn(kCpuPaths),
+                         ::testing::Combine(::testing::ValuesIn(device_paths()),
                                             ::testing::ValuesIn(operator_names())),
                          [](const auto& info) {
                            return std::get<0>(info.param).name + std::string("_") +

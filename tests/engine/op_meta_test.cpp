@@ -1,4 +1,4 @@
-// The meta device must ask for exactly the memory that the CPU asks for.
+// The meta device must ask for exactly the memory that the device it stands for asks for.
 #include "engine/memory/trace.h"
 #include "tests/support/expect.h"
 
@@ -33,17 +33,20 @@ Footprint footprint(const Instance& t, const ContextPtr& context, DType dtype, b
   return result;
 }
 
-class OpMeta : public ::testing::TestWithParam<std::tuple<CpuPath, std::string>> {};
+class OpMeta : public ::testing::TestWithParam<std::tuple<DevicePath, std::string>> {
+ protected:
+  void SetUp() override { NF_SKIP_WITHOUT_DEVICE(std::get<0>(GetParam())); }
+};
 
-TEST_P(OpMeta, AsksForTheSameMemoryAsTheCpu) {
+TEST_P(OpMeta, AsksForTheSameMemoryAsTheDevice) {
   const auto& [path, op] = GetParam();
-  const ContextPtr cpu = path.context();
-  const ContextPtr meta = make_meta_context(cpu->options());
+  const ContextPtr device = path.context();
+  const ContextPtr meta = make_meta_context(device->options());
   ASSERT_TRUE(meta->is_meta());
   for (const Instance& t : instances(op))
     for (const bool train : {false, true}) {
       if (train && !t.recorded) continue;
-      const Footprint measured = footprint(t, cpu, path.dtype, train);
+      const Footprint measured = footprint(t, device, path.dtype, train);
       const Footprint predicted = footprint(t, meta, path.dtype, train);
       EXPECT_EQ(predicted.stats.peak_reserved, measured.stats.peak_reserved) << t.name;
       EXPECT_EQ(predicted.stats.peak_live, measured.stats.peak_live) << t.name;
@@ -59,7 +62,7 @@ TEST_P(OpMeta, PeakIsTheLeastBudget) {
   const std::vector<Instance> all = instances(op);
   for (std::size_t i = 0; i < all.size(); i += 5) {
     const Instance& t = all[i];
-    ContextOptions options{.onednn = path.onednn};
+    ContextOptions options = path.options();
     const ContextPtr meta = make_meta_context(options);
     options.budget = footprint(t, meta, path.dtype, t.recorded).stats.peak_reserved;
     EXPECT_NO_THROW(footprint(t, Context::create(options), path.dtype, t.recorded)) << t.name;
@@ -70,7 +73,7 @@ TEST_P(OpMeta, PeakIsTheLeastBudget) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, OpMeta,
-                         ::testing::Combine(::testing::ValuesIn(kCpuPaths),
+                         ::testing::Combine(::testing::ValuesIn(device_paths()),
                                             ::testing::ValuesIn(operator_names())),
                          [](const auto& info) {
                            return std::get<0>(info.param).name + std::string("_") +

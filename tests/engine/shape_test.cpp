@@ -97,13 +97,28 @@ TEST(DType, Sizes) {
 TEST(Device, ParsesWhatItWrites) {
   EXPECT_EQ(parse_device("cpu"), Device{});
   EXPECT_EQ(parse_device("cpu:0"), Device{});
-  EXPECT_EQ(parse_device("meta").kind, DeviceKind::meta);
-  EXPECT_EQ(to_string(parse_device("meta")), "meta");
+  EXPECT_EQ(parse_device("cuda:3"), (Device{DeviceKind::cuda, 3}));
+  for (const char* name : {"cpu", "simt", "cuda", "cuda:1", "meta"})
+    EXPECT_EQ(to_string(parse_device(name)), name);
   EXPECT_EQ(error_text([] { parse_device("gpu"); }),
-            "device: 'gpu' is not known here; known: cpu, meta");
-  for (const char* wrong : {"cpu:1", "cpu:", "cpu:x", "cpu:0x", "cpu:-1"})
+            "device: 'gpu' is not known; known: cpu, simt, cuda, meta");
+  for (const char* wrong : {"cpu:", "cpu:x", "cuda:0x", "cuda:-1", "cuda:99999999999"})
     EXPECT_EQ(error_text([&] { parse_device(wrong); }),
-              fmt::format("device: '{}' has no device of that index, only cpu:0", wrong));
+              fmt::format("device: '{}' must end in a device's number", wrong));
+  for (const char* kind : {"cpu", "simt", "meta"})
+    EXPECT_EQ(error_text([&] { parse_device(fmt::format("{}:1", kind)); }),
+              fmt::format("device: '{}:1' has no device of that index, only {}:0", kind, kind));
+}
+
+TEST(Device, WhatIsNotThereSaysSoInOneLine) {
+  for (const char* name : {"simt", "cuda", "cuda:7"}) {
+    const std::string error =
+        error_text([&] { Context::create({.device = parse_device(name), .budget = 1 << 20}); });
+    if (error.empty()) continue;  // it is there
+    EXPECT_EQ(error.find(parse_device(name).kind == DeviceKind::cuda ? "cuda" : "simt"), 0U)
+        << error;
+    EXPECT_EQ(error.find('\n'), std::string::npos) << error;
+  }
 }
 
 }  // namespace

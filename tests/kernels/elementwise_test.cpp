@@ -8,7 +8,7 @@
 
 #include "tests/kernels/device.h"
 #if !defined(NF_TESTS_ON_GPU)
-#include <sys/mman.h>
+#include "tests/kernels/emulated.h"
 #endif
 
 namespace nf::NF_TARGET::test {
@@ -45,11 +45,11 @@ void expect_same(const std::vector<T>& actual, const std::vector<T>& expected) {
 }
 
 /// op of each element's floats, rounded to T.
-template <typename T, typename Op, typename... Us>
-std::vector<T> expected(const Op& op, const std::vector<Us>&... operands) {
+template <typename T, typename Op, typename U, typename... More>
+std::vector<T> expected(const Op& op, const std::vector<U>& first, const More&... others) {
   std::vector<T> result;
-  for (std::size_t i = 0; i < (operands.size(), ...); ++i)
-    result.push_back(from_host_float<T>(op(to_host_float(operands[i])...)));
+  for (std::size_t i = 0; i < first.size(); ++i)
+    result.push_back(from_host_float<T>(op(to_host_float(first[i]), to_host_float(others[i])...)));
   return result;
 }
 
@@ -278,77 +278,48 @@ TEST(KernelsElementwiseCopy, MoreThanTwoToTheSixteenthBlocks) {
   DeviceArray<std::uint8_t> x(in, 1), y(n);
 #if !defined(NF_TESTS_ON_GPU)
   // All blocks would take half a minute here.
-  const simt::emulator::Options before = simt::emulator::options();
-  simt::emulator::set_options({.only = {0, 65535, 65536, -1}});
+  const WithOptions some({.only = {0, 65535, 65536, -1}});
 #endif
   copy(kStream, x.data(), y.data(), n);
   const auto out = y.host();
-#if !defined(NF_TESTS_ON_GPU)
-  simt::emulator::set_options(before);
-#endif
   for (const int64_t block : {0, 65535, 65536, 65537})
     for (int64_t i = block * kBlock; i < std::min((block + 1) * kBlock, n); ++i)
       ASSERT_EQ(out[static_cast<std::size_t>(i)], in[static_cast<std::size_t>(i)]) << "byte " << i;
 }
 
 #if !defined(NF_TESTS_ON_GPU)
-/// Options of the emulator while it lives.
-struct WithOptions {
-  explicit WithOptions(const simt::emulator::Options& options) {
-    simt::emulator::set_options(options);
-  }
-  ~WithOptions() { simt::emulator::set_options(before); }
-  simt::emulator::Options before = simt::emulator::options();
-};
-
-/// Zeros, of which only the pages that are touched take memory.
-template <typename T>
-class HugeArray {
- public:
-  explicit HugeArray(int64_t size) : bytes_(size * static_cast<int64_t>(sizeof(T))) {
-    memory_ = mmap(nullptr, static_cast<std::size_t>(bytes_), PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (!failed()) simt::emulator::add_memory(memory_, bytes_);
-  }
-  ~HugeArray() {
-    if (failed()) return;
-    simt::emulator::remove_memory(memory_);
-    munmap(memory_, static_cast<std::size_t>(bytes_));
-  }
-  HugeArray(const HugeArray&) = delete;
-  HugeArray& operator=(const HugeArray&) = delete;
-  bool failed() const { return memory_ == MAP_FAILED; }
-  T* data() { return static_cast<T*>(memory_); }
-
- private:
-  int64_t bytes_;
-  void* memory_;
-};
-
-// The last block alone: it must find its place, which 32 bits don't hold.
+// The first block, which sees to the tail, and the last must find their places, which 32 bits
+// don't hold.
 TEST(KernelsElementwiseLimits, MoreThanTwoToTheThirtyFirstElements) {
-  constexpr int64_t n = (int64_t{1} << 32) + 12345;
+  constexpr int64_t n = (int64_t{1} << 32) + 12347;  // a multiple of 3, but not of vectors
   HugeArray<f16> x(n);
   if (x.failed()) GTEST_SKIP() << "no 8 GiB of addresses";
-  const WithOptions last({.only = {-1}});
-  const f16 one = from_host_float<f16>(1), two = from_host_float<f16>(2);
-  const auto expect_last = [&](f16 value) {
-    EXPECT_EQ(x.data()[n - 1].bits, value.bits);
-    for (const int64_t wrapped : {n - 1 - (int64_t{1} << 32), n - 1 - (int64_t{1} << 31)})
-      EXPECT_EQ(x.data()[wrapped].bits, 0);
+  const WithOptions ends({.only = {0, -1}});
+  const f16 zero{}, one = from_host_float<f16>(1), two = from_host_float<f16>(2);
+  const auto expect_ends = [&](f16 value) {
+    for (const int64_t i : {n - 1, n - 4}) {
+      EXPECT_EQ(x.data()[i].bits, value.bits);
+      for (const int bits : {31, 32}) EXPECT_EQ(x.data()[i - (int64_t{1} << bits)].bits, 0);
+    }
   };
   fill(kStream, x.data(), n, 1);
-  expect_last(one);
+  expect_ends(one);
   add(kStream, x.data(), x.data(), x.data(), n);
-  expect_last(two);
-  const int64_t half = n / 2;  // 2^32 bytes and more
+  expect_ends(two);
+  HugeArray<f16> y(n + 1);
+  ASSERT_FALSE(y.failed());
+  add(kStream, x.data(), y.data() + 1, y.data() + 1, n);  // one by one
+  EXPECT_EQ(y.data()[n].bits, two.bits);
+  EXPECT_EQ(y.data()[n - (int64_t{1} << 32)].bits, 0);
+  const int64_t half = n / 2;  // more than 2^32 bytes
   copy(kStream, x.data() + n - half, x.data(), 2 * half);
-  EXPECT_EQ(x.data()[half - 1].bits, two.bits);
-  x.data()[half - 1] = f16{0};
-  DeviceArray<f16> bias(std::vector<f16>{f16{0}, one, two});
-  x.data()[n - 1] = f16{0};
+  for (const int64_t i : {half - 1, half - 4}) {
+    EXPECT_EQ(x.data()[i].bits, two.bits);
+    x.data()[i] = x.data()[i + n - half] = zero;
+  }
+  DeviceArray<f16> bias(std::vector<f16>{zero, one, two});
   add_bias(kStream, bias.data(), x.data(), n / 3, 3);
-  expect_last(two);
+  expect_ends(two);
 }
 
 TEST(KernelsElementwiseLimits, AddBiasNamesItsLimit) {
@@ -359,35 +330,36 @@ TEST(KernelsElementwiseLimits, AddBiasNamesItsLimit) {
 // What the header says.
 TEST(KernelsElementwiseTraffic, MovesWhatItMust) {
   constexpr int64_t n = 8192;
-  constexpr int64_t kBytes = n * 4;
   DeviceArray<float> a(random_values<float>(n, 15)), b(random_values<float>(n, 16)), c(n);
   DeviceArray<bf16> narrow(n);
   const WithOptions watching({.behaviour = true});
-  const auto expect_moved = [](const char* name, int64_t loaded, int64_t stored, const auto& run) {
+  // `loaded` and `stored` bytes per element, `loads` accesses to four of them.
+  const auto expect_moved = [](const char* name, int64_t loaded, int64_t stored, int64_t loads,
+                               const auto& run) {
+    SCOPED_TRACE(name);
     simt::emulator::reset_behaviour();
     run();
     const auto seen = simt::emulator::behaviour();
     ASSERT_EQ(seen.size(), 1U);
     EXPECT_EQ(seen[0].name, name);
-    EXPECT_EQ(seen[0].loads.bytes_moved(), loaded) << name;
-    EXPECT_EQ(seen[0].stores.bytes_moved(), stored) << name;
+    EXPECT_EQ(seen[0].loads.bytes_moved(), loaded * n);
+    EXPECT_EQ(seen[0].stores.bytes_moved(), stored * n);
+    EXPECT_EQ(seen[0].loads.requests, loads * n / 4 / 32);
+    EXPECT_EQ(seen[0].stores.requests, n / 4 / 32);
   };
-  expect_moved("fill", 0, kBytes, [&] { fill(kStream, c.data(), n, 1); });
-  expect_moved("copy", kBytes, kBytes, [&] { copy(kStream, a.data(), c.data(), kBytes); });
-  expect_moved("cast", kBytes, kBytes / 2, [&] { cast(kStream, a.data(), narrow.data(), n); });
-  expect_moved("cast", kBytes / 2, kBytes, [&] { cast(kStream, narrow.data(), c.data(), n); });
-  expect_moved("add", 2 * kBytes, kBytes, [&] { add(kStream, a.data(), b.data(), c.data(), n); });
-  expect_moved("axpy", 2 * kBytes, kBytes, [&] { axpy(kStream, 2, a.data(), c.data(), n); });
-  expect_moved("scale", kBytes, kBytes, [&] { scale(kStream, 2, c.data(), n); });
-  expect_moved("relu_forward", kBytes, kBytes,
-               [&] { relu_forward(kStream, a.data(), c.data(), n, 6); });
-  expect_moved("relu_backward", 2 * kBytes, kBytes,
-               [&] { relu_backward(kStream, a.data(), b.data(), c.data(), n, 6, false); });
-  expect_moved("relu_backward", 3 * kBytes, kBytes,
-               [&] { relu_backward(kStream, a.data(), b.data(), c.data(), n, 6, true); });
+  float *x = a.data(), *dy = b.data(), *y = c.data();
+  expect_moved("fill", 0, 4, 0, [&] { fill(kStream, y, n, 1); });
+  expect_moved("copy", 4, 4, 1, [&] { copy(kStream, x, y, 4 * n); });
+  expect_moved("cast", 4, 2, 1, [&] { cast(kStream, x, narrow.data(), n); });
+  expect_moved("cast", 2, 4, 1, [&] { cast(kStream, narrow.data(), y, n); });
+  expect_moved("add", 8, 4, 2, [&] { add(kStream, x, dy, y, n); });
+  expect_moved("axpy", 8, 4, 2, [&] { axpy(kStream, 2, x, y, n); });
+  expect_moved("scale", 4, 4, 1, [&] { scale(kStream, 2, y, n); });
+  expect_moved("relu_forward", 4, 4, 1, [&] { relu_forward(kStream, x, y, n, 6); });
+  expect_moved("relu_backward", 8, 4, 2, [&] { relu_backward(kStream, x, dy, y, n, 6, false); });
+  expect_moved("relu_backward", 12, 4, 3, [&] { relu_backward(kStream, x, dy, y, n, 6, true); });
   // And the bias, as large as y here.
-  expect_moved("add_bias", 2 * kBytes, kBytes,
-               [&] { add_bias(kStream, a.data(), c.data(), 1, n); });
+  expect_moved("add_bias", 8, 4, 2, [&] { add_bias(kStream, x, y, 1, n); });
 }
 #endif
 

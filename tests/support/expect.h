@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "tests/support/op_bench.h"
 
@@ -37,21 +38,44 @@ std::string error_text(Function function) {
   return "";
 }
 
-/// A way through the CPU backend.
-struct CpuPath {
+/// A way to compute: a device, a type, and on the CPU with oneDNN or without.
+struct DevicePath {
   const char* name;
   DType dtype;
   bool onednn;
+  DeviceKind device = DeviceKind::cpu;
 
   double eps() const { return dtype == DType::f64 ? 0x1p-52 : 0x1p-23; }
   static constexpr std::int64_t kBudget = std::int64_t{64} << 20;
+  ContextOptions options(int threads = 0) const {
+    return {.device = {.kind = device}, .budget = kBudget, .threads = threads, .onednn = onednn};
+  }
   /// A fresh context with `threads` threads inside operators (0: one per core).
-  ContextPtr context(int threads = 0) const {
-    return Context::create({.budget = kBudget, .threads = threads, .onednn = onednn});
+  ContextPtr context(int threads = 0) const { return Context::create(options(threads)); }
+  /// Why there is no such device here; empty where there is.
+  std::string missing() const {
+    if (device != DeviceKind::cuda) return "";
+    return error_text([&] { context(); });
   }
 };
-inline constexpr CpuPath kCpuPaths[] = {
+inline constexpr DevicePath kCpuPaths[] = {
     {"OneDnn", DType::f32, true}, {"Eigen", DType::f32, false}, {"Double", DType::f64, false}};
+
+/// The CPU's paths and the GPUs' that this build has.
+inline std::vector<DevicePath> device_paths() {
+  std::vector<DevicePath> paths(std::begin(kCpuPaths), std::end(kCpuPaths));
+#if defined(NF_SIMT)
+  paths.push_back({"Simt", DType::f32, true, DeviceKind::simt});
+#endif
+#if defined(NF_CUDA)
+  paths.push_back({"Cuda", DType::f32, true, DeviceKind::cuda});
+#endif
+  return paths;
+}
+
+/// Skips a test, saying why, where its device does not answer.
+#define NF_SKIP_WITHOUT_DEVICE(path) \
+  if (const std::string missing = (path).missing(); !missing.empty()) GTEST_SKIP() << missing
 
 /// A fresh context of the first path, as a user gets it.
 inline ContextPtr cpu_context() { return kCpuPaths[0].context(); }

@@ -57,7 +57,7 @@ void column_sums(const T* x, std::int64_t channels, std::int64_t begin, std::int
 
 }  // namespace
 
-void CpuBackend::bias_backward(ConstView dy, View db, GradMode mode) {
+void CpuBackend::bias_backward(ConstView dy, View db, GradMode mode, Workspace) {
   with_real("bias_backward", dy.dtype, [&](auto scalar) {
     using T = decltype(scalar);
     const T* x = dy.as<T>();

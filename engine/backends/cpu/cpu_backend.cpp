@@ -58,6 +58,10 @@ std::int64_t CpuBackend::memory_bytes() const {
 
 void CpuBackend::synchronize() {}
 
+bool CpuBackend::computes_in(DType dtype) const {
+  return dtype == DType::f32 || dtype == DType::f64;
+}
+
 void CpuBackend::copy_from_host(View dst, const void* src) {
   copy_bytes(threads_, dst.data, src, dst.numel() * size_of(dst.dtype));
 }

@@ -22,12 +22,14 @@ class CpuBackend final : public Backend {
   std::int64_t memory_bytes() const override;
   int threads() const override { return threads_; }
   void synchronize() override;
+  bool computes_in(DType dtype) const override;
 
   // Data movement.
   void copy_from_host(View dst, const void* src) override;
   void copy_to_host(void* dst, ConstView src) override;
   void copy(View dst, ConstView src) override;
   void fill(View dst, double value) override;
+  void cast(ConstView x, View y) override;
 
   // Element-wise.
   void axpy(double alpha, ConstView x, View y) override;
@@ -46,7 +48,8 @@ class CpuBackend final : public Backend {
                              GradMode mode, Workspace workspace) override;
   void conv2d_backward_weight(const Conv2dProblem& problem, ConstView x, ConstView dy, View dw,
                               GradMode mode, Workspace workspace) override;
-  void bias_backward(ConstView dy, View db, GradMode mode) override;
+  std::int64_t bias_backward_workspace(std::int64_t, std::int64_t) const override { return 0; }
+  void bias_backward(ConstView dy, View db, GradMode mode, Workspace) override;
 
   // Linear.
   std::int64_t linear_workspace(const LinearProblem& problem, Pass pass,
@@ -83,14 +86,17 @@ class CpuBackend final : public Backend {
   void adaptive_avg_pool_backward(ConstView dy, View dx, GradMode mode) override;
 
   // Loss.
+  std::int64_t softmax_cross_entropy_workspace(std::int64_t, std::int64_t) const override {
+    return 0;
+  }
   void softmax_cross_entropy_forward(ConstView logits, ConstView labels, double smoothing,
-                                     View loss, View correct) override;
+                                     View loss, View correct, Workspace) override;
   void softmax_cross_entropy_backward(ConstView logits, ConstView labels, double smoothing,
                                       ConstView dloss, View dlogits, GradMode mode) override;
 
   // Optimizers.
-  void sgd(const SgdStep& step, View w, ConstView grad, View m) override;
-  void adamw(const AdamWStep& step, View w, ConstView grad, View m, View v) override;
+  void sgd(const SgdStep& step, std::span<const SgdParameter> parameters) override;
+  void adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) override;
 
  private:
   int threads_;

@@ -7,7 +7,9 @@
 
 namespace nf::cpu {
 
-void CpuBackend::sgd(const SgdStep& step, View w, ConstView grad, View m) {
+namespace {
+
+void sgd_one(int threads, const SgdStep& step, View w, ConstView grad, View m) {
   NF_CHECK(m || step.momentum == 0.0, "sgd: momentum {} needs a buffer", step.momentum);
   with_real("sgd", w.dtype, [&](auto scalar) {
     using T = decltype(scalar);
@@ -18,7 +20,7 @@ void CpuBackend::sgd(const SgdStep& step, View w, ConstView grad, View m) {
     const T decay = static_cast<T>(step.weight_decay);
     const T momentum = static_cast<T>(step.momentum);
     if (!m) {
-      parallel_simd(threads_, w.numel(), kGrain, [=](std::int64_t begin, std::int64_t end, int) {
+      parallel_simd(threads, w.numel(), kGrain, [=](std::int64_t begin, std::int64_t end, int) {
 #pragma omp simd
         for (std::int64_t i = begin; i < end; ++i)
           weight[i] -= rate * (gradient[i] + decay * weight[i]);
@@ -27,7 +29,7 @@ void CpuBackend::sgd(const SgdStep& step, View w, ConstView grad, View m) {
     }
     with_flag(step.first, [&](auto first) {
       with_flag(step.nesterov, [&](auto nesterov) {
-        parallel_simd(threads_, w.numel(), kGrain, [=](std::int64_t begin, std::int64_t end, int) {
+        parallel_simd(threads, w.numel(), kGrain, [=](std::int64_t begin, std::int64_t end, int) {
 #pragma omp simd
           for (std::int64_t i = begin; i < end; ++i) {
             const T g = gradient[i] + decay * weight[i];
@@ -41,7 +43,7 @@ void CpuBackend::sgd(const SgdStep& step, View w, ConstView grad, View m) {
   });
 }
 
-void CpuBackend::adamw(const AdamWStep& step, View w, ConstView grad, View m, View v) {
+void adamw_one(int threads, const AdamWStep& step, View w, ConstView grad, View m, View v) {
   NF_CHECK(step.step >= 1, "adamw: steps are counted from 1, got {}", step.step);
   with_real("adamw", w.dtype, [&](auto scalar) {
     using T = decltype(scalar);
@@ -58,7 +60,7 @@ void CpuBackend::adamw(const AdamWStep& step, View w, ConstView grad, View m, Vi
     const T rate = static_cast<T>(step.learning_rate / correction1);
     const T root = static_cast<T>(1.0 / std::sqrt(correction2));
     const T eps = static_cast<T>(step.eps);
-    parallel_simd(threads_, w.numel(), kGrain / 2, [=](std::int64_t begin, std::int64_t end, int) {
+    parallel_simd(threads, w.numel(), kGrain / 2, [=](std::int64_t begin, std::int64_t end, int) {
 #pragma omp simd
       for (std::int64_t i = begin; i < end; ++i) {
         const T g = gradient[i];
@@ -70,6 +72,16 @@ void CpuBackend::adamw(const AdamWStep& step, View w, ConstView grad, View m, Vi
       }
     });
   });
+}
+
+}  // namespace
+
+void CpuBackend::sgd(const SgdStep& step, std::span<const SgdParameter> parameters) {
+  for (const SgdParameter& p : parameters) sgd_one(threads_, step, p.w, p.grad, p.momentum);
+}
+
+void CpuBackend::adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) {
+  for (const AdamWParameter& p : parameters) adamw_one(threads_, step, p.w, p.grad, p.m, p.v);
 }
 
 }  // namespace nf::cpu

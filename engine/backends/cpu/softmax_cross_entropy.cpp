@@ -42,7 +42,7 @@ void check_labels(const std::int32_t* label, std::int64_t rows, std::int64_t cla
 }  // namespace
 
 void CpuBackend::softmax_cross_entropy_forward(ConstView logits, ConstView labels, double smoothing,
-                                               View loss, View correct) {
+                                               View loss, View correct, Workspace) {
   with_real("softmax_cross_entropy", logits.dtype, [&](auto scalar) {
     using T = decltype(scalar);
     const std::int64_t rows = logits.shape[0], classes = logits.shape[1];

@@ -20,6 +20,7 @@ class MetaBackend final : public Backend {
   std::int64_t memory_bytes() const override { return target_->memory_bytes(); }
   int threads() const override { return target_->threads(); }
   void synchronize() override {}
+  bool computes_in(DType dtype) const override { return target_->computes_in(dtype); }
 
   // Data movement.
   void copy_from_host(View, const void*) override {}
@@ -27,6 +28,7 @@ class MetaBackend final : public Backend {
   void copy_to_host(void* dst, ConstView src) override;
   void copy(View, ConstView) override {}
   void fill(View, double) override {}
+  void cast(ConstView, View) override {}
 
   // Element-wise.
   void axpy(double, ConstView, View) override {}
@@ -46,7 +48,10 @@ class MetaBackend final : public Backend {
                              Workspace) override {}
   void conv2d_backward_weight(const Conv2dProblem&, ConstView, ConstView, View, GradMode,
                               Workspace) override {}
-  void bias_backward(ConstView, View, GradMode) override {}
+  std::int64_t bias_backward_workspace(std::int64_t rows, std::int64_t channels) const override {
+    return target_->bias_backward_workspace(rows, channels);
+  }
+  void bias_backward(ConstView, View, GradMode, Workspace) override {}
 
   // Linear.
   std::int64_t linear_workspace(const LinearProblem& problem, Pass pass,
@@ -81,13 +86,18 @@ class MetaBackend final : public Backend {
   void adaptive_avg_pool_backward(ConstView, View, GradMode) override {}
 
   // Loss.
-  void softmax_cross_entropy_forward(ConstView, ConstView, double, View, View) override {}
+  std::int64_t softmax_cross_entropy_workspace(std::int64_t rows,
+                                               std::int64_t classes) const override {
+    return target_->softmax_cross_entropy_workspace(rows, classes);
+  }
+  void softmax_cross_entropy_forward(ConstView, ConstView, double, View, View, Workspace) override {
+  }
   void softmax_cross_entropy_backward(ConstView, ConstView, double, ConstView, View,
                                       GradMode) override {}
 
   // Optimizers.
-  void sgd(const SgdStep&, View, ConstView, View) override {}
-  void adamw(const AdamWStep&, View, ConstView, View, View) override {}
+  void sgd(const SgdStep&, std::span<const SgdParameter>) override {}
+  void adamw(const AdamWStep&, std::span<const AdamWParameter>) override {}
 
  private:
   std::unique_ptr<Backend> target_;

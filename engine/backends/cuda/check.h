@@ -1,0 +1,26 @@
+// Every call of a CUDA library is checked; what is thrown quotes the call and the library's words.
+#pragma once
+
+#include <cublasLt.h>
+#include <cuda_runtime.h>
+#include <cudnn.h>
+
+#include "engine/error.h"
+
+namespace nf::cuda {
+
+inline void check(cudaError_t status, const char* call) {
+  NF_CHECK(status == cudaSuccess, "cuda: {} failed: {}", call, cudaGetErrorString(status));
+}
+inline void check(cudnnStatus_t status, const char* call) {
+  NF_CHECK(status == CUDNN_STATUS_SUCCESS, "cudnn: {} failed: {}", call,
+           cudnnGetErrorString(status));
+}
+inline void check(cublasStatus_t status, const char* call) {
+  NF_CHECK(status == CUBLAS_STATUS_SUCCESS, "cublas: {} failed: {}", call,
+           cublasLtGetStatusString(status));
+}
+
+}  // namespace nf::cuda
+
+#define NF_CUDA_CHECK(call) ::nf::cuda::check((call), #call)

@@ -1,0 +1,258 @@
+#include "engine/backends/cuda/conv2d_cudnn.h"
+
+#include <cudnn.h>
+
+#include <array>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "engine/backends/cuda/check.h"
+
+namespace nf::cuda {
+namespace {
+
+constexpr float kOne = 1, kZero = 0;
+
+int to_int(std::int64_t value) {
+  NF_CHECK(value <= std::numeric_limits<int>::max(), "conv2d: cuDNN counts to 2^31 - 1, not {}",
+           value);
+  return static_cast<int>(value);
+}
+
+cudnnDataType_t data_type(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return CUDNN_DATA_FLOAT;
+    case DType::f16:
+      return CUDNN_DATA_HALF;
+    case DType::bf16:
+      return CUDNN_DATA_BFLOAT16;
+    default:
+      fail("conv2d: cuda computes in f32, f16 and bf16, not in {}", to_string(dtype));
+  }
+}
+
+std::string describe(const Conv2dProblem& p) {
+  return fmt::format(
+      "{} input [{},{},{},{}], filters [{},{},{},{}], stride {}, padding {}, groups {}",
+      to_string(p.dtype), p.n, p.h, p.w, p.c, p.o, p.kh, p.kw, p.c / p.groups, p.stride, p.padding,
+      p.groups);
+}
+
+const char* name(Pass pass) {
+  switch (pass) {
+    case Pass::forward:
+      return "forward";
+    case Pass::backward_input:
+      return "backward_input";
+    case Pass::backward_weight:
+      return "backward_weight";
+  }
+  return "?";
+}
+
+// cuDNN's handles, destroyed with their owner.
+struct Descriptors {
+  cudnnTensorDescriptor_t x = nullptr, y = nullptr;
+  cudnnFilterDescriptor_t w = nullptr;
+  cudnnConvolutionDescriptor_t convolution = nullptr;
+
+  Descriptors(const Conv2dProblem& p, bool tf32) {
+    try {
+      const cudnnDataType_t type = data_type(p.dtype);
+      NF_CUDA_CHECK(cudnnCreateTensorDescriptor(&x));
+      NF_CUDA_CHECK(cudnnCreateTensorDescriptor(&y));
+      NF_CUDA_CHECK(cudnnCreateFilterDescriptor(&w));
+      NF_CUDA_CHECK(cudnnCreateConvolutionDescriptor(&convolution));
+      NF_CUDA_CHECK(cudnnSetTensor4dDescriptor(x, CUDNN_TENSOR_NHWC, type, to_int(p.n), to_int(p.c),
+                                               to_int(p.h), to_int(p.w)));
+      NF_CUDA_CHECK(cudnnSetTensor4dDescriptor(y, CUDNN_TENSOR_NHWC, type, to_int(p.n), to_int(p.o),
+                                               to_int(p.out_h()), to_int(p.out_w())));
+      NF_CUDA_CHECK(cudnnSetFilter4dDescriptor(w, type, CUDNN_TENSOR_NHWC, to_int(p.o),
+                                               to_int(p.c / p.groups), to_int(p.kh), to_int(p.kw)));
+      const int padding = to_int(p.padding), stride = to_int(p.stride);
+      NF_CUDA_CHECK(cudnnSetConvolution2dDescriptor(convolution, padding, padding, stride, stride,
+                                                    1, 1, CUDNN_CROSS_CORRELATION,
+                                                    CUDNN_DATA_FLOAT));
+      NF_CUDA_CHECK(cudnnSetConvolutionGroupCount(convolution, to_int(p.groups)));
+      const bool strict = p.dtype == DType::f32 && !tf32;
+      NF_CUDA_CHECK(
+          cudnnSetConvolutionMathType(convolution, strict ? CUDNN_FMA_MATH : CUDNN_TENSOR_OP_MATH));
+    } catch (...) {
+      destroy();
+      throw;
+    }
+  }
+  ~Descriptors() { destroy(); }
+  Descriptors(const Descriptors&) = delete;
+  Descriptors& operator=(const Descriptors&) = delete;
+
+ private:
+  void destroy() {
+    if (x != nullptr) cudnnDestroyTensorDescriptor(x);
+    if (y != nullptr) cudnnDestroyTensorDescriptor(y);
+    if (w != nullptr) cudnnDestroyFilterDescriptor(w);
+    if (convolution != nullptr) cudnnDestroyConvolutionDescriptor(convolution);
+  }
+};
+
+// How one pass of one problem is computed.
+struct Choice {
+  Descriptors descriptors;
+  int algorithm = 0;
+  std::int64_t workspace = 0;
+
+  Choice(const Conv2dProblem& problem, bool tf32) : descriptors(problem, tf32) {}
+};
+
+}  // namespace
+
+class Convolutions::Implementation {
+ public:
+  Implementation(cudaStream_t stream, const ConvolutionOptions& options) : options_(options) {
+    NF_CUDA_CHECK(cudnnCreate(&handle_));
+    const cudnnStatus_t status = cudnnSetStream(handle_, stream);
+    if (status != CUDNN_STATUS_SUCCESS) {
+      cudnnDestroy(handle_);
+      check(status, "cudnnSetStream(handle_, stream)");
+    }
+  }
+  ~Implementation() {
+    choices_.clear();
+    cudnnDestroy(handle_);
+  }
+  Implementation(const Implementation&) = delete;
+  Implementation& operator=(const Implementation&) = delete;
+
+  cudnnHandle_t handle() const { return handle_; }
+
+  const Choice& choice(const Conv2dProblem& p, Pass pass) {
+    const Key key{p.dtype, p.n,  p.h,      p.w,       p.c,      p.o,
+                  p.kh,    p.kw, p.stride, p.padding, p.groups, pass};
+    std::unique_ptr<Choice>& known = choices_[key];
+    if (known == nullptr) {
+      try {
+        known = choose(p, pass);
+      } catch (...) {
+        choices_.erase(key);
+        throw;
+      }
+    }
+    return *known;
+  }
+
+ private:
+  using Key =
+      std::tuple<DType, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                 std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, Pass>;
+
+  std::unique_ptr<Choice> choose(const Conv2dProblem& p, Pass pass) const {
+    auto choice = std::make_unique<Choice>(p, options_.tf32);
+    const Descriptors& d = choice->descriptors;
+    switch (pass) {
+      case Pass::forward: {
+        std::array<cudnnConvolutionFwdAlgoPerf_t, CUDNN_CONVOLUTION_FWD_ALGO_COUNT> found{};
+        int count = 0;
+        NF_CUDA_CHECK(cudnnGetConvolutionForwardAlgorithm_v7(handle_, d.x, d.w, d.convolution, d.y,
+                                                             static_cast<int>(found.size()), &count,
+                                                             found.data()));
+        take(found.data(), count, p, pass, *choice);
+        break;
+      }
+      case Pass::backward_input: {
+        std::array<cudnnConvolutionBwdDataAlgoPerf_t, CUDNN_CONVOLUTION_BWD_DATA_ALGO_COUNT>
+            found{};
+        int count = 0;
+        NF_CUDA_CHECK(cudnnGetConvolutionBackwardDataAlgorithm_v7(
+            handle_, d.w, d.y, d.convolution, d.x, static_cast<int>(found.size()), &count,
+            found.data()));
+        take(found.data(), count, p, pass, *choice);
+        break;
+      }
+      case Pass::backward_weight: {
+        std::array<cudnnConvolutionBwdFilterAlgoPerf_t, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_COUNT>
+            found{};
+        int count = 0;
+        NF_CUDA_CHECK(cudnnGetConvolutionBackwardFilterAlgorithm_v7(
+            handle_, d.x, d.y, d.convolution, d.w, static_cast<int>(found.size()), &count,
+            found.data()));
+        take(found.data(), count, p, pass, *choice);
+        break;
+      }
+    }
+    return choice;
+  }
+
+  // The first, the fastest by cuDNN's estimate, that may be taken.
+  template <typename Found>
+  void take(const Found* found, int count, const Conv2dProblem& p, Pass pass,
+            Choice& choice) const {
+    const bool strict = p.dtype == DType::f32 && !options_.tf32;
+    std::size_t least = std::numeric_limits<std::size_t>::max();
+    for (int i = 0; i < count; ++i) {
+      if (found[i].status != CUDNN_STATUS_SUCCESS || found[i].determinism != CUDNN_DETERMINISTIC ||
+          (strict && found[i].mathType == CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION))
+        continue;
+      least = std::min(least, found[i].memory);
+      if (found[i].memory > static_cast<std::size_t>(options_.workspace_cap)) continue;
+      choice.algorithm = static_cast<int>(found[i].algo);
+      choice.workspace = static_cast<std::int64_t>(found[i].memory);
+      if (!strict)
+        NF_CUDA_CHECK(
+            cudnnSetConvolutionMathType(choice.descriptors.convolution, found[i].mathType));
+      return;
+    }
+    NF_CHECK(least != std::numeric_limits<std::size_t>::max(),
+             "conv2d: cuDNN has no deterministic {} algorithm for {}", name(pass), describe(p));
+    fail("conv2d: the {} pass of {} needs a workspace of {} bytes at least, the cap is {}",
+         name(pass), describe(p), least, options_.workspace_cap);
+  }
+
+  ConvolutionOptions options_;
+  cudnnHandle_t handle_ = nullptr;
+  std::map<Key, std::unique_ptr<Choice>> choices_;
+};
+
+Convolutions::Convolutions(cudaStream_t stream, const ConvolutionOptions& options)
+    : implementation_(std::make_unique<Implementation>(stream, options)) {}
+
+Convolutions::~Convolutions() = default;
+
+std::int64_t Convolutions::workspace(const Conv2dProblem& problem, Pass pass) const {
+  return implementation_->choice(problem, pass).workspace;
+}
+
+void Convolutions::forward(const Conv2dProblem& problem, const void* x, const void* w, void* y,
+                           Workspace workspace) const {
+  const Choice& c = implementation_->choice(problem, Pass::forward);
+  NF_CUDA_CHECK(cudnnConvolutionForward(
+      implementation_->handle(), &kOne, c.descriptors.x, x, c.descriptors.w, w,
+      c.descriptors.convolution, static_cast<cudnnConvolutionFwdAlgo_t>(c.algorithm),
+      workspace.data, static_cast<std::size_t>(workspace.bytes), &kZero, c.descriptors.y, y));
+}
+
+void Convolutions::backward_input(const Conv2dProblem& problem, const void* dy, const void* w,
+                                  void* dx, GradMode mode, Workspace workspace) const {
+  const Choice& c = implementation_->choice(problem, Pass::backward_input);
+  const float* kept = mode == GradMode::accumulate ? &kOne : &kZero;
+  NF_CUDA_CHECK(cudnnConvolutionBackwardData(
+      implementation_->handle(), &kOne, c.descriptors.w, w, c.descriptors.y, dy,
+      c.descriptors.convolution, static_cast<cudnnConvolutionBwdDataAlgo_t>(c.algorithm),
+      workspace.data, static_cast<std::size_t>(workspace.bytes), kept, c.descriptors.x, dx));
+}
+
+void Convolutions::backward_weight(const Conv2dProblem& problem, const void* x, const void* dy,
+                                   void* dw, GradMode mode, Workspace workspace) const {
+  const Choice& c = implementation_->choice(problem, Pass::backward_weight);
+  const float* kept = mode == GradMode::accumulate ? &kOne : &kZero;
+  NF_CUDA_CHECK(cudnnConvolutionBackwardFilter(
+      implementation_->handle(), &kOne, c.descriptors.x, x, c.descriptors.y, dy,
+      c.descriptors.convolution, static_cast<cudnnConvolutionBwdFilterAlgo_t>(c.algorithm),
+      workspace.data, static_cast<std::size_t>(workspace.bytes), kept, c.descriptors.w, dw));
+}
+
+}  // namespace nf::cuda

@@ -1,0 +1,187 @@
+#include "engine/backends/cuda/linear_cublas.h"
+
+#include <cublasLt.h>
+
+#include <map>
+#include <tuple>
+
+#include "engine/backends/cuda/check.h"
+
+namespace nf::cuda {
+namespace {
+
+cudaDataType_t data_type(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return CUDA_R_32F;
+    case DType::f16:
+      return CUDA_R_16F;
+    case DType::bf16:
+      return CUDA_R_16BF;
+    default:
+      fail("linear: cuda computes in f32, f16 and bf16, not in {}", to_string(dtype));
+  }
+}
+
+// cuBLAS is column-major: a row-major (rows, columns) matrix is its transpose, columns x rows.
+// Every product here is written as C (m x n) = op(A) (m x k) op(B) (k x n) of such matrices.
+struct Product {
+  cublasOperation_t transpose_a, transpose_b;
+  std::int64_t m, n, k;
+  std::int64_t a_rows, a_columns, b_rows, b_columns;  // as stored, column-major
+
+  Product(const LinearProblem& p, Pass pass) {
+    switch (pass) {
+      case Pass::forward:  // y^T (O x N) = w (O x I) x^T (I x N)
+        *this = {CUBLAS_OP_T, CUBLAS_OP_N, p.o, p.n, p.i, p.i, p.o, p.i, p.n};
+        break;
+      case Pass::backward_input:  // dx^T (I x N) = w^T (I x O) dy^T (O x N)
+        *this = {CUBLAS_OP_N, CUBLAS_OP_N, p.i, p.n, p.o, p.i, p.o, p.o, p.n};
+        break;
+      case Pass::backward_weight:  // dw^T (I x O) = x^T (I x N) dy (N x O)
+        *this = {CUBLAS_OP_N, CUBLAS_OP_T, p.i, p.o, p.n, p.i, p.n, p.o, p.n};
+        break;
+    }
+  }
+
+ private:
+  Product(cublasOperation_t transpose_a, cublasOperation_t transpose_b, std::int64_t m,
+          std::int64_t n, std::int64_t k, std::int64_t a_rows, std::int64_t a_columns,
+          std::int64_t b_rows, std::int64_t b_columns)
+      : transpose_a(transpose_a),
+        transpose_b(transpose_b),
+        m(m),
+        n(n),
+        k(k),
+        a_rows(a_rows),
+        a_columns(a_columns),
+        b_rows(b_rows),
+        b_columns(b_columns) {}
+};
+
+struct Choice {
+  cublasLtMatmulDesc_t product = nullptr;
+  cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
+  cublasLtMatmulAlgo_t algorithm{};
+  std::int64_t workspace = 0;
+
+  Choice() = default;
+  ~Choice() {
+    for (cublasLtMatrixLayout_t layout : {a, b, c})
+      if (layout != nullptr) cublasLtMatrixLayoutDestroy(layout);
+    if (product != nullptr) cublasLtMatmulDescDestroy(product);
+  }
+  Choice(const Choice&) = delete;
+  Choice& operator=(const Choice&) = delete;
+};
+
+}  // namespace
+
+class Products::Implementation {
+ public:
+  Implementation(cudaStream_t stream, const ProductOptions& options)
+      : stream_(stream), options_(options) {
+    NF_CUDA_CHECK(cublasLtCreate(&handle_));
+  }
+  ~Implementation() {
+    choices_.clear();
+    cublasLtDestroy(handle_);
+  }
+  Implementation(const Implementation&) = delete;
+  Implementation& operator=(const Implementation&) = delete;
+
+  const Choice& choice(const LinearProblem& p, Pass pass) {
+    const Key key{p.dtype, p.n, p.i, p.o, pass};
+    std::unique_ptr<Choice>& known = choices_[key];
+    if (known == nullptr) {
+      try {
+        known = choose(p, pass);
+      } catch (...) {
+        choices_.erase(key);
+        throw;
+      }
+    }
+    return *known;
+  }
+
+  void multiply(const LinearProblem& p, Pass pass, const void* a, const void* b, void* c,
+                GradMode mode, Workspace workspace) {
+    const Choice& chosen = choice(p, pass);
+    const float one = 1, kept = mode == GradMode::accumulate ? 1.0F : 0.0F;
+    NF_CUDA_CHECK(cublasLtMatmul(handle_, chosen.product, &one, a, chosen.a, b, chosen.b, &kept, c,
+                                 chosen.c, c, chosen.c, &chosen.algorithm, workspace.data,
+                                 static_cast<std::size_t>(workspace.bytes), stream_));
+  }
+
+ private:
+  using Key = std::tuple<DType, std::int64_t, std::int64_t, std::int64_t, Pass>;
+
+  std::unique_ptr<Choice> choose(const LinearProblem& p, Pass pass) const {
+    const Product wanted(p, pass);
+    const cudaDataType_t type = data_type(p.dtype);
+    const bool tf32 = p.dtype == DType::f32 && options_.tf32;
+    auto choice = std::make_unique<Choice>();
+    NF_CUDA_CHECK(cublasLtMatmulDescCreate(
+        &choice->product, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    NF_CUDA_CHECK(cublasLtMatmulDescSetAttribute(choice->product, CUBLASLT_MATMUL_DESC_TRANSA,
+                                                 &wanted.transpose_a, sizeof(wanted.transpose_a)));
+    NF_CUDA_CHECK(cublasLtMatmulDescSetAttribute(choice->product, CUBLASLT_MATMUL_DESC_TRANSB,
+                                                 &wanted.transpose_b, sizeof(wanted.transpose_b)));
+    const auto layout = [&](cublasLtMatrixLayout_t* made, std::int64_t rows, std::int64_t columns) {
+      NF_CUDA_CHECK(cublasLtMatrixLayoutCreate(made, type, static_cast<std::uint64_t>(rows),
+                                               static_cast<std::uint64_t>(columns), rows));
+    };
+    layout(&choice->a, wanted.a_rows, wanted.a_columns);
+    layout(&choice->b, wanted.b_rows, wanted.b_columns);
+    layout(&choice->c, wanted.m, wanted.n);
+
+    cublasLtMatmulPreference_t preference = nullptr;
+    NF_CUDA_CHECK(cublasLtMatmulPreferenceCreate(&preference));
+    const std::unique_ptr<cublasLtMatmulPreferenceOpaque_t, void (*)(cublasLtMatmulPreference_t)>
+        owner(preference, [](cublasLtMatmulPreference_t p) { cublasLtMatmulPreferenceDestroy(p); });
+    const auto cap = static_cast<std::uint64_t>(options_.workspace_cap);
+    NF_CUDA_CHECK(cublasLtMatmulPreferenceSetAttribute(
+        preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &cap, sizeof(cap)));
+    cublasLtMatmulHeuristicResult_t found{};
+    int count = 0;
+    NF_CUDA_CHECK(cublasLtMatmulAlgoGetHeuristic(handle_, choice->product, choice->a, choice->b,
+                                                 choice->c, choice->c, preference, 1, &found,
+                                                 &count));
+    NF_CHECK(count > 0, "linear: cuBLAS has no algorithm for {} [{},{}] x [{},{}]^T",
+             to_string(p.dtype), p.n, p.i, p.o, p.i);
+    choice->algorithm = found.algo;
+    choice->workspace = static_cast<std::int64_t>(found.workspaceSize);
+    return choice;
+  }
+
+  cudaStream_t stream_;
+  ProductOptions options_;
+  cublasLtHandle_t handle_ = nullptr;
+  std::map<Key, std::unique_ptr<Choice>> choices_;
+};
+
+Products::Products(cudaStream_t stream, const ProductOptions& options)
+    : implementation_(std::make_unique<Implementation>(stream, options)) {}
+
+Products::~Products() = default;
+
+std::int64_t Products::workspace(const LinearProblem& problem, Pass pass, GradMode) const {
+  return implementation_->choice(problem, pass).workspace;
+}
+
+void Products::forward(const LinearProblem& problem, const void* x, const void* w, void* y,
+                       Workspace workspace) const {
+  implementation_->multiply(problem, Pass::forward, w, x, y, GradMode::overwrite, workspace);
+}
+
+void Products::backward_input(const LinearProblem& problem, const void* dy, const void* w, void* dx,
+                              GradMode mode, Workspace workspace) const {
+  implementation_->multiply(problem, Pass::backward_input, w, dy, dx, mode, workspace);
+}
+
+void Products::backward_weight(const LinearProblem& problem, const void* x, const void* dy,
+                               void* dw, GradMode mode, Workspace workspace) const {
+  implementation_->multiply(problem, Pass::backward_weight, x, dy, dw, mode, workspace);
+}
+
+}  // namespace nf::cuda

@@ -1,0 +1,45 @@
+// Matrix products of linear layers by cuBLASLt, whose workspace is the caller's.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "engine/backend.h"
+
+namespace nf::cuda {
+
+struct ProductOptions {
+  /// Tensor cores round f32 operands to TF32 (10 bits of mantissa); else strict f32.
+  bool tf32 = false;
+  /// No algorithm with a larger workspace, in bytes, is chosen.
+  std::int64_t workspace_cap = 0;
+};
+
+/// Algorithms are chosen once for each problem and pass, by cuBLAS's own estimate, and kept for the
+/// process. Throws Error, quoting cuBLAS, where it has none.
+class Products {
+ public:
+  Products(cudaStream_t stream, const ProductOptions& options);
+  ~Products();
+  Products(const Products&) = delete;
+  Products& operator=(const Products&) = delete;
+
+  std::int64_t workspace(const LinearProblem& problem, Pass pass, GradMode mode) const;
+  /// y (N, O) = x (N, I) w (O, I)^T
+  void forward(const LinearProblem& problem, const void* x, const void* w, void* y,
+               Workspace workspace) const;
+  /// dx (N, I) = dy (N, O) w (O, I)
+  void backward_input(const LinearProblem& problem, const void* dy, const void* w, void* dx,
+                      GradMode mode, Workspace workspace) const;
+  /// dw (O, I) = dy (N, O)^T x (N, I)
+  void backward_weight(const LinearProblem& problem, const void* x, const void* dy, void* dw,
+                       GradMode mode, Workspace workspace) const;
+
+ private:
+  class Implementation;
+  std::unique_ptr<Implementation> implementation_;
+};
+
+}  // namespace nf::cuda

@@ -1,0 +1,110 @@
+// What the devices simt and cuda share: every primitive that is a kernel of our own. Compiled once
+// for each, with NF_TARGET as in kernels/simt.h.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "engine/backend.h"
+#include "engine/error.h"
+#include "kernels/element.h"
+#include "kernels/stream.h"
+
+namespace nf::NF_TARGET {
+
+/// Computes in f32, bf16 and f16. For one calling thread at a time. What a GPU gets from libraries,
+/// dense and grouped convolutions and matrix products, is left to who derives from it: without
+/// bias, in workspaces as large as theirs say.
+class GpuBackend : public Backend {
+ public:
+  std::int64_t alignment() const override { return 256; }
+  bool computes_in(DType dtype) const override;
+
+  // Data movement.
+  void copy(View dst, ConstView src) override;
+  void fill(View dst, double value) override;
+  void cast(ConstView x, View y) override;
+
+  // Element-wise.
+  void axpy(double alpha, ConstView x, View y) override;
+  void add(ConstView a, ConstView b, View out) override;
+  void relu_forward(Activation activation, ConstView x, View y) override;
+  void relu_backward(Activation activation, ConstView y, ConstView dy, View dx,
+                     GradMode mode) override;
+  void dropout(double p, std::uint64_t key, ConstView x, View y, GradMode mode) override;
+
+  // Convolution.
+  std::int64_t conv2d_workspace(const Conv2dProblem& problem, Pass pass,
+                                GradMode mode) const override;
+  void conv2d_forward(const Conv2dProblem& problem, ConstView x, ConstView w, ConstView bias,
+                      View y, Workspace workspace) override;
+  void conv2d_backward_input(const Conv2dProblem& problem, ConstView dy, ConstView w, View dx,
+                             GradMode mode, Workspace workspace) override;
+  void conv2d_backward_weight(const Conv2dProblem& problem, ConstView x, ConstView dy, View dw,
+                              GradMode mode, Workspace workspace) override;
+  std::int64_t bias_backward_workspace(std::int64_t rows, std::int64_t channels) const override;
+  void bias_backward(ConstView dy, View db, GradMode mode, Workspace workspace) override;
+
+  // Linear.
+  void linear_forward(const LinearProblem& problem, ConstView x, ConstView w, ConstView bias,
+                      View y, Workspace workspace) override;
+
+  // Batch norm.
+  std::int64_t batch_norm_workspace(const BatchNormProblem& problem) const override;
+  void batch_norm_forward_train(const BatchNormProblem& problem, ConstView x, ConstView residual,
+                                ConstView gamma, ConstView beta, View running_mean,
+                                View running_var, View y, View save_mean, View save_invstd,
+                                Workspace workspace) override;
+  void batch_norm_forward_eval(const BatchNormProblem& problem, ConstView x, ConstView residual,
+                               ConstView gamma, ConstView beta, ConstView running_mean,
+                               ConstView running_var, View y) override;
+  void batch_norm_backward(const BatchNormProblem& problem, ConstView x, ConstView y, ConstView dy,
+                           ConstView gamma, ConstView beta, ConstView save_mean,
+                           ConstView save_invstd, View dx, View dresidual, View dgamma, View dbeta,
+                           GradMode mode, Workspace workspace) override;
+
+  // Pooling.
+  void max_pool_forward(const Pool2dProblem& problem, ConstView x, View y, View argmax) override;
+  void max_pool_backward(const Pool2dProblem& problem, ConstView argmax, ConstView dy, View dx,
+                         GradMode mode) override;
+  void avg_pool_forward(const Pool2dProblem& problem, ConstView x, View y) override;
+  void avg_pool_backward(const Pool2dProblem& problem, ConstView dy, View dx,
+                         GradMode mode) override;
+  void adaptive_avg_pool_forward(ConstView x, View y) override;
+  void adaptive_avg_pool_backward(ConstView dy, View dx, GradMode mode) override;
+
+  // Loss.
+  std::int64_t softmax_cross_entropy_workspace(std::int64_t rows,
+                                               std::int64_t classes) const override;
+  void softmax_cross_entropy_forward(ConstView logits, ConstView labels, double smoothing,
+                                     View loss, View correct, Workspace workspace) override;
+  void softmax_cross_entropy_backward(ConstView logits, ConstView labels, double smoothing,
+                                      ConstView dloss, View dlogits, GradMode mode) override;
+
+  // Optimizers: parameters, gradients and state in f32.
+  void sgd(const SgdStep& step, std::span<const SgdParameter> parameters) override;
+  void adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) override;
+
+ protected:
+  /// Where the next kernel goes, the device made the current one.
+  virtual Stream stream() = 0;
+
+  virtual std::int64_t library_conv2d_workspace(const Conv2dProblem& problem, Pass pass,
+                                                GradMode mode) const = 0;
+  virtual void library_conv2d_forward(const Conv2dProblem& problem, ConstView x, ConstView w,
+                                      View y, Workspace workspace) = 0;
+  virtual void library_conv2d_backward_input(const Conv2dProblem& problem, ConstView dy,
+                                             ConstView w, View dx, GradMode mode,
+                                             Workspace workspace) = 0;
+  virtual void library_conv2d_backward_weight(const Conv2dProblem& problem, ConstView x,
+                                              ConstView dy, View dw, GradMode mode,
+                                              Workspace workspace) = 0;
+  virtual void library_linear_forward(const LinearProblem& problem, ConstView x, ConstView w,
+                                      View y, Workspace workspace) = 0;
+
+ private:
+  void add_bias(ConstView bias, View y);
+};
+
+}  // namespace nf::NF_TARGET

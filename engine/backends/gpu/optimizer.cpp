@@ -1,0 +1,40 @@
+#include "kernels/optimizer.h"
+
+#include <vector>
+
+#include "engine/backends/gpu/gpu_backend.h"
+#include "engine/backends/gpu/typed.h"
+
+namespace nf::NF_TARGET {
+
+void GpuBackend::sgd(const SgdStep& step, std::span<const SgdParameter> parameters) {
+  std::vector<SgdTensor> tensors;
+  for (const SgdParameter& p : parameters) {
+    NF_CHECK(p.momentum || step.momentum == 0.0, "sgd: momentum {} needs a buffer", step.momentum);
+    tensors.push_back({elements<float>("sgd", p.w), elements<float>("sgd", p.grad),
+                       elements<float>("sgd", p.momentum), p.w.numel()});
+  }
+  NF_TARGET::sgd(stream(), tensors.data(), static_cast<std::int64_t>(tensors.size()),
+                 {.learning_rate = step.learning_rate,
+                  .momentum = step.momentum,
+                  .weight_decay = step.weight_decay,
+                  .nesterov = step.nesterov,
+                  .first = step.first});
+}
+
+void GpuBackend::adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) {
+  NF_CHECK(step.step >= 1, "adamw: steps are counted from 1, got {}", step.step);
+  std::vector<AdamWTensor> tensors;
+  for (const AdamWParameter& p : parameters)
+    tensors.push_back({elements<float>("adamw", p.w), elements<float>("adamw", p.grad),
+                       elements<float>("adamw", p.m), elements<float>("adamw", p.v), p.w.numel()});
+  NF_TARGET::adamw(stream(), tensors.data(), static_cast<std::int64_t>(tensors.size()),
+                   {.learning_rate = step.learning_rate,
+                    .beta1 = step.beta1,
+                    .beta2 = step.beta2,
+                    .eps = step.eps,
+                    .weight_decay = step.weight_decay,
+                    .step = step.step});
+}
+
+}  // namespace nf::NF_TARGET
