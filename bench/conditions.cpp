@@ -26,6 +26,7 @@ std::string build() { return NF_BENCH_BUILD; }
 std::string commit() { return NF_BENCH_COMMIT; }
 
 std::string library(const ContextOptions& options) {
+  if (options.device.kind == DeviceKind::cuda) return "cudnn, cublas";
   return kHasOneDnn && options.onednn ? "onednn" : "eigen";
 }
 

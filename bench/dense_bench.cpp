@@ -82,10 +82,13 @@ void linear_backward_weight(benchmark::State& state, const Setup& setup, const L
 }  // namespace
 
 void add_dense_benchmarks(const Setup& setup) {
-  // Large enough to be bound by arithmetic alone.
-  const LinearProblem square{.n = 1024, .i = 1024, .o = 1024};
-  add_benchmark("reference/matmul_1024",
-                [=](benchmark::State& state) { linear_forward(state, setup, square); });
+  // Large enough to be bound by arithmetic alone; a GPU wants the larger one.
+  for (const std::int64_t size : {1024, 4096}) {
+    if (size > 1024 && setup.context->device().kind != DeviceKind::cuda) continue;
+    const LinearProblem square{.n = size, .i = size, .o = size};
+    add_benchmark(fmt::format("reference/matmul_{}", size),
+                  [=](benchmark::State& state) { linear_forward(state, setup, square); });
+  }
   for (const ConvLayer& layer : conv_layers()) {
     const Conv2dProblem p = layer.problem(setup.batch);
     add_benchmark("conv2d_forward/" + layer.name(),

@@ -51,14 +51,21 @@ int run(int argc, char** argv) {
   std::int64_t batch = 16;
   ContextOptions options;
   bool no_onednn = false;
+  std::string device = "cpu";
   CLI::App app;
   app.set_help_flag();
   app.allow_extras();
   app.add_option("--nf_batch", batch)->check(CLI::Range(1, 4096));
   app.add_option("--nf_threads", options.threads)->check(CLI::Range(0, 1024));
   app.add_flag("--nf_no_onednn", no_onednn);
+  app.add_option("--nf_device", device);
   try {
     app.parse(argc, argv);
+    options.device = parse_device(device);
+    NF_CHECK(options.device.kind != DeviceKind::meta, "{} computes nothing", device);
+  } catch (const Error& error) {
+    fmt::print(stderr, "ops_bench: --nf_device: {}\n", error.what());
+    return 2;
   } catch (const CLI::ParseError& error) {
     fmt::print(stderr, "ops_bench: {}\n", error.what());
     return 2;

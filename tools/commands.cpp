@@ -179,6 +179,11 @@ void run_eval(const CommandLine& line) {
                   result.images_per_second, result.batch, format_bytes(result.peak_bytes)));
 }
 
+void run_kernels(const CommandLine& line) {
+  const std::vector<LauncherFigures> launchers = look_at_kernels(line.kernels);
+  print(line.json ? to_json(line.kernels, launchers).dump(2) + '\n' : to_table(launchers));
+}
+
 }  // namespace
 
 void run_command(const CommandLine& line, const std::string& program) {
@@ -190,6 +195,8 @@ void run_command(const CommandLine& line, const std::string& program) {
       return run_training(line, program);
     case Command::eval:
       return run_eval(line);
+    case Command::kernels:
+      return run_kernels(line);
   }
 }
 

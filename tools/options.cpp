@@ -14,9 +14,11 @@
 namespace nf::tools {
 namespace {
 
-constexpr std::array kCommands{Command::plan, Command::train, Command::compare, Command::eval};
+constexpr std::array kCommands{Command::plan, Command::train, Command::compare, Command::eval,
+                               Command::kernels};
 constexpr std::int64_t kMaxPixels = 65536;
 constexpr std::int64_t kMaxImages = std::int64_t{1} << 40;
+constexpr std::int64_t kMaxEmulated = std::int64_t{1} << 28;  // elements: minutes a kernel
 
 struct CommandText {
   const char* description;
@@ -44,6 +46,13 @@ CommandText text_of(Command command) {
       return {"Evaluates saved weights on a data set's test images.",
               "neuroflux eval runs/first/neuroflux.safetensors --data "
               "bench/data/fashion-mnist-6k"};
+    case Command::kernels:
+      return {
+          "Tells what each GPU kernel does with memory, as the emulator sees it; no GPU is used.\n"
+          "Kernels run once on a tensor of the given size, under its checks for races and bounds.\n"
+          "A request is one instruction of one warp, a sector 32 bytes, \"must\" what the maths\n"
+          "has to read and write. What caches save is not in \"moved\", but in \"footprint\".",
+          "neuroflux kernels --kernel batch_norm --channels 48 --dtype bf16"};
   }
   return {"", ""};
 }
@@ -82,6 +91,7 @@ class Parser {
   void add_training();
   void add_device();
   void add_output();
+  void add_kernels();
   void finish();
   [[noreturn]] void fail_unknown() const;
 
@@ -97,6 +107,7 @@ class Parser {
   bool without_early_stop_ = false;
   DataShape shape_;
   std::int64_t train_images_ = 50000;
+  std::string storage_ = "f32";
   std::vector<CLI::Option*> shape_flags_;
 };
 
@@ -108,6 +119,10 @@ Parser::Parser(Command command)
   app_.get_formatter()->column_width(34);
   app_.get_help_ptr()->configurable(false)->description("This text");
   app_.footer(fmt::format("Example:\n  {}", text_of(command).example));
+  if (command == Command::kernels) {
+    add_kernels();
+    return;
+  }
   if (command == Command::eval) {
     app_.add_option_function<std::string>(
             "WEIGHTS", [this](const std::string& path) { line_.weights = path; },
@@ -271,12 +286,15 @@ void Parser::add_training() {
 void Parser::add_device() {
   ContextOptions& device = options_.device;
   flags_.group("Device");
-  flags_.parsed("--device", "NAME", to_string(device.device), "Where to train: cpu",
+  flags_.parsed("--device", "NAME", to_string(device.device),
+                "Where to train: cpu, cuda[:N], or simt, the GPU's kernels on an emulator",
                 [&device](const std::string& text) {
                   device.device = parse_device(text);
-                  NF_CHECK(device.device.kind == DeviceKind::cpu,
-                           "must be cpu, got \"{}\", which computes nothing", text);
+                  NF_CHECK(device.device.kind != DeviceKind::meta,
+                           "must be cpu, cuda or simt, got \"{}\", which computes nothing", text);
                 });
+  flags_.toggle("--tf32", device.tf32,
+                "Let a GPU's tensor cores round operands of convolutions to 10 bits");
   flags_.whole("--threads", device.threads, 0, "Threads inside operators; 0: one per core",
                kMaxThreads);
   flags_.toggle("--no-onednn", without_onednn_, "Compute by Eigen alone");
@@ -310,6 +328,31 @@ void Parser::add_output() {
       ->configurable(false)
       ->type_name("FILE")
       ->group("Output");
+}
+
+// None is a key of a configuration file: those describe trainings.
+void Parser::add_kernels() {
+  KernelsOptions& kernels = line_.kernels;
+  CatalogueSizes& sizes = kernels.sizes;
+  const auto extent = [this](const char* name, std::int64_t& target, const char* help) {
+    flags_.whole(name, target, std::int64_t{1}, help, kMaxPixels)->configurable(false);
+  };
+  flags_.group("Kernels");
+  extent("--batch", sizes.n, "Images of the tensor (batch, height, width, channels)");
+  extent("--height", sizes.h, "Rows of an image");
+  extent("--width", sizes.w, "Columns of an image");
+  extent("--channels", sizes.c, "Channels");
+  flags_.choice("--dtype", storage_, {"f32", "bf16", "f16"}, "Type of its elements")
+      ->configurable(false);
+  flags_
+      .text("--kernel", "NAME", kernels.kernel,
+            "Only launchers with this in their name, as in add or max_pool_forward/2x2")
+      ->configurable(false);
+  flags_.whole("--seed", kernels.seed, std::uint64_t{0}, "Order of blocks, warps and lanes")
+      ->configurable(false);
+  flags_.group("Output");
+  flags_.toggle("--json", line_.json, "A JSON document on stdout, and nothing else")
+      ->configurable(false);
 }
 
 std::variant<CommandLine, HelpText> Parser::parse(const std::vector<std::string>& arguments,
@@ -346,6 +389,15 @@ void Parser::fail_unknown() const {
 }
 
 void Parser::finish() {
+  if (command() == Command::kernels) {
+    CatalogueSizes& sizes = line_.kernels.sizes;
+    for (const StorageType storage : {StorageType::f32, StorageType::bf16, StorageType::f16})
+      if (storage_ == to_string(storage)) sizes.storage = storage;
+    if (sizes.n * sizes.h > kMaxEmulated / sizes.w / sizes.c)
+      fail_usage("--batch, --height, --width, --channels: {}x{}x{}x{} is more than {} elements",
+                 sizes.n, sizes.h, sizes.w, sizes.c, kMaxEmulated);
+    return;
+  }
   options_.device.onednn = !without_onednn_;
   options_.training.stop_when_saturated = !without_early_stop_;
   options_.data_options.seed = options_.training.seed;
@@ -379,7 +431,7 @@ void Parser::finish() {
 }  // namespace
 
 const char* to_string(Command command) {
-  constexpr std::array names{"plan", "train", "compare", "eval"};
+  constexpr std::array names{"plan", "train", "compare", "eval", "kernels"};
   return names[static_cast<std::size_t>(command)];
 }
 

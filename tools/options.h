@@ -8,10 +8,11 @@
 #include <vector>
 
 #include "neuroflux/experiment.h"
+#include "tools/kernels_command.h"
 
 namespace nf::tools {
 
-enum class Command { plan, train, compare, eval };
+enum class Command { plan, train, compare, eval, kernels };
 
 const char* to_string(Command command);
 /// Throws UsageError with the nearest name.
@@ -24,6 +25,7 @@ struct CommandLine {
   std::optional<DataShape> data;
   std::filesystem::path weights;  ///< eval
   bool overwrite = false;         ///< a run folder that holds another run
+  KernelsOptions kernels;
   bool json = false;
 };
 

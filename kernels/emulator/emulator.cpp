@@ -151,6 +151,7 @@ class Machine {
   const Extent& grid() const { return grid_; }
   const Extent& block() const { return block_; }
   int lane() const { return static_cast<int>(current_ % kWarp); }
+  std::string who_is_running() const { return who(current_, block_index_); }
   void wait(State state) {
     current().state = state;
     switch_out();
@@ -577,10 +578,24 @@ void Machine::access(std::uintptr_t address, std::uint32_t bytes, AccessKind kin
   if (options.behaviour) lanes_[current_ % kWarp].push_back({instruction, address, bytes, kind});
 }
 
+// The emulator's own doings are no kernel's: templates that kernels were compiled with may be used
+// here too.
+class Unwatched {
+ public:
+  Unwatched() : before_(std::exchange(running, nullptr)) {}
+  ~Unwatched() { running = before_; }
+  Unwatched(const Unwatched&) = delete;
+  Unwatched& operator=(const Unwatched&) = delete;
+
+ private:
+  Machine* before_;
+};
+
 void on_access(const void* address, std::size_t bytes, AccessKind kind, const void* instruction) {
   if (running == nullptr) return;
-  running->access(reinterpret_cast<std::uintptr_t>(address), static_cast<std::uint32_t>(bytes),
-                  kind, instruction);
+  const Unwatched unwatched;
+  machine().access(reinterpret_cast<std::uintptr_t>(address), static_cast<std::uint32_t>(bytes),
+                   kind, instruction);
 }
 
 }  // namespace
@@ -624,25 +639,34 @@ Index3 block_size() noexcept { return as_index(machine().block()); }
 Index3 grid_size() noexcept { return as_index(machine().grid()); }
 
 void* shared_variable(const void* tag, std::size_t bytes, std::size_t alignment) {
+  const Unwatched unwatched;
   return machine().shared(tag, bytes, alignment);
 }
 
-void* dynamic_shared() { return machine().dynamic_shared(); }
+void* dynamic_shared() {
+  const Unwatched unwatched;
+  return machine().dynamic_shared();
+}
+
+namespace {
+
+[[noreturn]] void misaligned(std::size_t bytes, const char* how) {
+  const Unwatched unwatched;
+  Machine& m = machine();
+  m.fault(m.who_is_running() + ": a vector of " + std::to_string(bytes) + " bytes is " + how +
+          " an address that is no multiple of it");
+}
+
+}  // namespace
 
 void read_together(void* value, const void* address, std::size_t bytes) {
-  Machine& m = machine();
-  if (reinterpret_cast<std::uintptr_t>(address) % bytes != 0)
-    m.fault("a vector of " + std::to_string(bytes) +
-            " bytes is read from an address that is no multiple of it");
+  if (reinterpret_cast<std::uintptr_t>(address) % bytes != 0) misaligned(bytes, "read from");
   on_access(address, bytes, AccessKind::read, __builtin_return_address(0));
   std::memcpy(value, address, bytes);
 }
 
 void write_together(void* address, const void* value, std::size_t bytes) {
-  Machine& m = machine();
-  if (reinterpret_cast<std::uintptr_t>(address) % bytes != 0)
-    m.fault("a vector of " + std::to_string(bytes) +
-            " bytes is written to an address that is no multiple of it");
+  if (reinterpret_cast<std::uintptr_t>(address) % bytes != 0) misaligned(bytes, "written to");
   on_access(address, bytes, AccessKind::write, __builtin_return_address(0));
   std::memcpy(address, value, bytes);
 }
@@ -664,9 +688,10 @@ namespace {
 
 std::uint64_t meet(unsigned mask, bool predicate, bool shuffles, std::uint64_t value, int source) {
   Machine& m = machine();
-  if ((mask >> m.lane() & 1U) == 0)
-    m.fault("thread " + text(m.current().index) + " of block " + text(m.block_index()) +
-            " calls a warp operation whose mask leaves it out");
+  if ((mask >> m.lane() & 1U) == 0) {
+    const Unwatched unwatched;
+    m.fault(m.who_is_running() + " calls a warp operation whose mask leaves it out");
+  }
   Thread& thread = m.current();
   thread.mask = mask;
   thread.predicate = predicate;

@@ -86,7 +86,8 @@ T from_bits(std::uint64_t bits) {
 template <typename... Parameters, typename... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), Extent grid, Extent block,
             std::int64_t shared_bytes, Stream, const Arguments&... arguments) {
-  const auto call = [&] { kernel(static_cast<Parameters>(arguments)...); };
+  // By value: an argument may lie where kernels have no business.
+  const auto call = [=] { kernel(static_cast<Parameters>(arguments)...); };
   using Call = decltype(call);
   emulator::run(
       name, grid, block, shared_bytes,

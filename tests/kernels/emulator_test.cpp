@@ -236,6 +236,9 @@ TEST_F(KernelsEmulator, ReportsAccessesOutsideOfMemory) {
                HasSubstr("outside of the device's memory"));
   expect_fault([&] { launch("vector_at", vector_at, {1}, {1}, 0, kStream, x.data(), y.data(), 1); },
                HasSubstr("no multiple of it"));
+  // An argument may lie in memory that kernels may not touch: it is passed by value.
+  const auto first = std::make_unique<std::int64_t>(0);
+  launch("write_at", write_at, {1}, {1}, 0, kStream, x.data(), *first);
   // And goes on working after a fault.
   launch("vector_at", vector_at, {1}, {1}, 0, kStream, x.data(), y.data(), 28);
 }

@@ -117,7 +117,7 @@ TEST(Config, ValuesObeyTheRulesOfTheirFlags) {
 TEST(Help, TellsCommandsAndExitCodes) {
   const ProgramResult result = Workspace().run({"--help"});
   EXPECT_EQ(result.exit_code, 0);
-  for (const char* word : {"plan", "train", "compare", "eval", "3 does not fit"})
+  for (const char* word : {"plan", "train", "compare", "eval", "kernels", "3 does not fit"})
     EXPECT_THAT(result.out, HasSubstr(word));
 }
 
