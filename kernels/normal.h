@@ -5,12 +5,9 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "kernels/philox.h"
-
-#if !defined(__CUDACC__)
-#include <bit>
-#endif
 
 namespace nf {
 namespace normal_detail {
@@ -32,22 +29,14 @@ NF_HOST_DEVICE inline float root(float a) {
 #endif
 }
 NF_HOST_DEVICE inline std::uint32_t to_bits(float a) {
-#if defined(__CUDA_ARCH__)
-  return __float_as_uint(a);
-#elif defined(__CUDACC__)
-  return 0;
-#else
-  return std::bit_cast<std::uint32_t>(a);
-#endif
+  std::uint32_t bits;
+  memcpy(&bits, &a, sizeof(bits));
+  return bits;
 }
-NF_HOST_DEVICE inline float from_bits(std::uint32_t a) {
-#if defined(__CUDA_ARCH__)
-  return __uint_as_float(a);
-#elif defined(__CUDACC__)
-  return 0;
-#else
-  return std::bit_cast<float>(a);
-#endif
+NF_HOST_DEVICE inline float from_bits(std::uint32_t bits) {
+  float a;
+  memcpy(&a, &bits, sizeof(a));
+  return a;
 }
 
 /// log(x) for a normal x > 0.

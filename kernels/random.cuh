@@ -39,7 +39,9 @@ struct Dropout {
   bool accumulate;
 
   NF_DEVICE T value(T in, T before, std::uint32_t bits) const {
-    const float kept = (bits >> 8) >= threshold ? to_float(in) * scale : 0.0F;
+    // Not fused with the sum, on no device.
+    const float kept =
+        (bits >> 8) >= threshold ? normal_detail::product(to_float(in), scale) : 0.0F;
     return from_float<T>(accumulate ? to_float(before) + kept : kept);
   }
   template <int D>

@@ -168,7 +168,9 @@ std::vector<LauncherFigures> look_at_kernels(const KernelsOptions& options) {
 #else
 
 std::vector<LauncherFigures> look_at_kernels(const KernelsOptions&) {
-  fail("kernels: this build has no emulator to run them on (it was configured with NF_SIMT=OFF)");
+  fail(
+      "kernels: this build has no emulator to run them on (it was configured with NF_SIMT=OFF, or "
+      "for a sanitizer)");
 }
 
 #endif

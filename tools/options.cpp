@@ -49,9 +49,11 @@ CommandText text_of(Command command) {
     case Command::kernels:
       return {
           "Tells what each GPU kernel does with memory, as the emulator sees it; no GPU is used.\n"
-          "Kernels run once on a tensor of the given size, under its checks for races and bounds.\n"
-          "A request is one instruction of one warp, a sector 32 bytes, \"must\" what the maths\n"
-          "has to read and write. What caches save is not in \"moved\", but in \"footprint\".",
+          "Each launcher runs once on a tensor of the given size, watched for races and accesses\n"
+          "out of range. A request is one instruction of one warp, a sector 32 bytes; must is "
+          "what\n"
+          "the maths has to read and write, moved all sectors of all requests, whether a cache\n"
+          "serves them or not, footprint each sector once. kernels/README.md tells more.",
           "neuroflux kernels --kernel batch_norm --channels 48 --dtype bf16"};
   }
   return {"", ""};

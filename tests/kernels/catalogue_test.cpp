@@ -120,7 +120,7 @@ const std::map<std::string, Bound> kBounds{
     {"add_bias", {1.25, 1.01}},
     {"batch_norm_forward", {1.50, 1.02}},
     {"batch_norm_backward", {1.42, 1.02}},
-    // A warp's results fill half a sector; partial sums.
+    // A warp's few results fill part of a sector; partial sums.
     {"reduce_rows", {1.05, 1.01}},
     {"column_sums", {1.02, 1.01}},
     // A row's logits are read again.
