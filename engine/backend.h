@@ -248,6 +248,11 @@ class Backend {
   virtual void sgd(const SgdStep& step, std::span<const SgdParameter> parameters) = 0;
   /// Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2.
   virtual void adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) = 0;
+  virtual std::int64_t gradient_norm_workspace(std::span<const View> gradients) const = 0;
+  /// norm (1): the L2 norm over all gradients together, summed in f64.
+  virtual void gradient_norm(std::span<const View> gradients, View norm, Workspace workspace) = 0;
+  /// All gradients *= min(1, max_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ does.
+  virtual void clip_gradients(std::span<const View> gradients, double max_norm, ConstView norm) = 0;
 };
 
 /// Threads inside one CPU operator: its partial results fit on the stack.

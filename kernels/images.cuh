@@ -51,7 +51,10 @@ prepare_images_kernel(Sizes s, const std::uint8_t* pixels, const ImageWindow* wi
     const ImageWindow window = windows[n];
     const std::uint8_t* image = pixels + n * s.image;
     T* target = out + n * s.out_image;
-    for (std::int32_t i = static_cast<std::int32_t>(threadIdx.x); i < work; i += kImageThreads) {
+    // Unsigned: a step beyond an image of almost 2^31 elements.
+    for (std::uint32_t next = threadIdx.x; next < static_cast<std::uint32_t>(work);
+         next += kImageThreads) {
+      const auto i = static_cast<std::int32_t>(next);
       if (i < vectors) {
         Vec<T, V> values;
         for (int v = 0; v < V; ++v)

@@ -71,12 +71,12 @@ class Run {
     const nn::ModelOptions& model = net_.model().options();
     const nn::OptimizerOptions& optimizer = options_.optimizer;
     std::string text = fmt::format(
-        "{} {} {} {} {}; {} {} {} {} {}; {} {} {} {} {} {}; {} {} {}", net_.model().name(),
+        "{} {} {} {} {}; {} {} {} {} {} {}; {} {} {} {} {} {}; {} {} {}", net_.model().name(),
         model.input.str(), model.classes, model.width, model.dropout, to_string(optimizer.kind),
         optimizer.learning_rate, optimizer.momentum, optimizer.nesterov, optimizer.weight_decay,
-        options_.epochs, options_.seed, to_string(options_.schedule), options_.warmup_epochs,
-        options_.label_smoothing, options_.reference_batch, data_.train_count(),
-        data_.validation_count(), plan_.auxiliary_rule);
+        optimizer.max_gradient_norm, options_.epochs, options_.seed, to_string(options_.schedule),
+        options_.warmup_epochs, options_.label_smoothing, options_.reference_batch,
+        data_.train_count(), data_.validation_count(), plan_.auxiliary_rule);
     for (const UnitPlan& unit : plan_.units) text += fmt::format(" {}", unit.auxiliary_width);
     for (const BlockPlan& block : plan_.blocks)
       text += fmt::format(" {}-{}:{}", block.first_unit, block.last_unit, block.batch);

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "engine/text.h"
@@ -55,6 +56,8 @@ void check_optimizer_options(const OptimizerOptions& options) {
            options.beta1);
   NF_CHECK(options.beta2 >= 0 && options.beta2 < 1, "optimizer: beta2 must be in [0, 1), got {}",
            options.beta2);
+  NF_CHECK(finite(options.max_gradient_norm),
+           "optimizer: max_gradient_norm must not be negative, got {}", options.max_gradient_norm);
   NF_CHECK(finite(options.eps) && options.eps > 0, "optimizer: eps must be above 0, got {}",
            options.eps);
 }
@@ -88,6 +91,7 @@ void Optimizer::step(double factor) {
              slot.parameter->name);
   const PhaseScope phase("update");
   const OpScope op("optimizer");
+  if (options_.max_gradient_norm > 0) clip_gradients();
   const double rate = options_.learning_rate * factor;
   // One call for those that decay, one for the others: a device takes many parameters at once.
   for (const bool decays : {true, false}) {
@@ -123,6 +127,32 @@ void Optimizer::step(double factor) {
                      by_adamw);
   }
   ++steps_;
+}
+
+void Optimizer::clip_gradients() {
+  std::vector<View> gradients;
+  for (const Slot& slot : slots_) {
+    Tensor gradient = slot.parameter->value.grad();
+    gradients.push_back(gradient.mutable_view());
+  }
+  const Tensor& first = slots_.front().parameter->value;
+  const ContextPtr& context = first.context();
+  Backend& backend = context->backend();
+  Tensor norm = Tensor::empty(context, {1}, first.dtype(), Category::workspace);
+  {
+    const std::int64_t bytes = backend.gradient_norm_workspace(gradients);
+    std::optional<Storage> scratch;
+    if (bytes > 0) scratch.emplace(context, bytes, Category::workspace);
+    backend.gradient_norm(gradients, norm.mutable_view(),
+                          scratch ? Workspace{scratch->data(), bytes} : Workspace{});
+  }
+  const double length = first.dtype() == DType::f64
+                            ? norm.to_host<double>().front()
+                            : static_cast<double>(norm.to_host<float>().front());
+  NF_CHECK(std::isfinite(length), "optimizer: the gradients' norm is {}, from {} on", length,
+           slots_.front().parameter->name);
+  if (length > options_.max_gradient_norm)
+    backend.clip_gradients(gradients, options_.max_gradient_norm, norm.view());
 }
 
 void Optimizer::zero_grad() {

@@ -28,6 +28,8 @@ struct OptimizerOptions {
   double eps = 1e-8;     ///< adamw
   /// Whether weight decay also applies to biases and batch norms, as PyTorch does by default.
   bool decay_norm_and_bias = true;
+  /// Gradients of all parameters together are scaled down to this L2 norm; 0: never.
+  double max_gradient_norm = 0.0;
 };
 
 /// Throws Error naming the option, its rule and its value.
@@ -39,8 +41,8 @@ class Optimizer {
   /// the optimizer. Throws Error for bad options or an unfit parameter, OutOfBudget.
   Optimizer(std::vector<Parameter*> parameters, const OptimizerOptions& options);
 
-  /// One update at learning rate options().learning_rate * factor. Throws Error, before anything is
-  /// changed, when a parameter has no gradient.
+  /// One update at learning rate options().learning_rate * factor. Throws Error, before a parameter
+  /// is changed, when one has no gradient or the norm to clip is not finite, OutOfBudget.
   void step(double factor = 1.0);
   /// Frees all gradients.
   void zero_grad();
@@ -67,6 +69,7 @@ class Optimizer {
     Tensor tensor;
   };
 
+  void clip_gradients();
   std::string steps_name() const;
   std::vector<NamedState> state_tensors() const;
 

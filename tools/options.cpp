@@ -247,6 +247,8 @@ void Parser::add_optimizer() {
               "Of sgd; 0 keeps no state");
   flags_.toggle("--nesterov", optimizer.nesterov, "Nesterov momentum, sgd");
   flags_.real("--weight-decay", optimizer.weight_decay, {}, "Weight decay");
+  flags_.real("--clip-norm", optimizer.max_gradient_norm, {},
+              "Largest norm of a unit's gradients (bp: of the net's); 0: not clipped");
 }
 
 void Parser::add_training() {

@@ -205,6 +205,19 @@ double units(float value, double exact) {
   return std::abs(static_cast<double>(value) - exact) / unit;
 }
 
+struct Point {
+  double sin, cos;
+};
+
+/// Of 2 pi u. Reduced before pi comes in, so that zeros are zeros.
+Point point_at(float u) {
+  const double quarters = 4 * static_cast<double>(u), nearest = std::floor(quarters + 0.5);
+  const double x = (quarters - nearest) * std::numbers::pi / 2;
+  const double s = std::sin(x), c = std::cos(x);
+  const Point points[] = {{s, c}, {c, -s}, {-s, -c}, {-c, s}};
+  return points[static_cast<std::size_t>(nearest) % 4];
+}
+
 // Every turn of 2^-12 and its neighbours: zeros, extremes and seams between quadrants.
 TEST(KernelsNormal, SineAndCosineAreCloseEverywhere) {
   double worst = 0;
@@ -213,14 +226,8 @@ TEST(KernelsNormal, SineAndCosineAreCloseEverywhere) {
       const float u = static_cast<float>((turn << 12) + step) * 0x1p-24F;
       if (u < 0) continue;
       const normal_detail::SinCos actual = normal_detail::sin_cos(u);
-      // Reduced exactly: pi / 2 times a quarter within [-1/2, 1/2].
-      const double quarters = 4 * static_cast<double>(u), nearest = std::floor(quarters + 0.5);
-      const double x = (quarters - nearest) * std::numbers::pi / 2;
-      const double s = std::sin(x), c = std::cos(x);
-      const double sines[] = {s, c, -s, -c}, cosines[] = {c, -s, -c, s};
-      const auto quadrant = static_cast<std::size_t>(nearest) % 4;
-      worst = std::max(
-          {worst, units(actual.sin, sines[quadrant]), units(actual.cos, cosines[quadrant])});
+      const Point exact = point_at(u);
+      worst = std::max({worst, units(actual.sin, exact.sin), units(actual.cos, exact.cos)});
     }
   EXPECT_LE(worst, 2);
 }
@@ -250,11 +257,9 @@ TEST(KernelsNormal, IsBoxMullerToAFewUnits) {
     for (int pair = 0; pair < 2; ++pair) {
       const double u = 1.0 - static_cast<double>(uniform01(bits.v[2 * pair]));
       const double radius = std::sqrt(-2 * std::log(u));
-      const double angle =
-          2 * std::numbers::pi * static_cast<double>(uniform01(bits.v[2 * pair + 1]));
-      // The double's own error at a zero of the cosine is far below a float's unit.
-      worst = std::max({worst, units(four.v[2 * pair], radius * std::cos(angle)),
-                        units(four.v[2 * pair + 1], radius * std::sin(angle))});
+      const Point exact = point_at(uniform01(bits.v[2 * pair + 1]));
+      worst = std::max({worst, units(four.v[2 * pair], radius * exact.cos),
+                        units(four.v[2 * pair + 1], radius * exact.sin)});
     }
   }
   EXPECT_LE(worst, 4);

@@ -15,6 +15,7 @@ struct Case {
   bool onednn = true;
   double width = 0.25;
   nn::OptimizerKind optimizer = nn::OptimizerKind::sgd;
+  DeviceKind device = DeviceKind::cpu;
 };
 
 class MemoryExactness : public testing::TestWithParam<Case> {
@@ -23,7 +24,12 @@ class MemoryExactness : public testing::TestWithParam<Case> {
     return nn::make_model(GetParam().model,
                           {.input = {32, 32, 3}, .classes = 10, .width = GetParam().width});
   }
-  ContextOptions device() const { return {.threads = 2, .onednn = GetParam().onednn}; }
+  ContextOptions device() const {
+    return {.device = {.kind = GetParam().device},
+            .budget = std::int64_t{2} << 30,
+            .threads = 2,
+            .onednn = GetParam().onednn};
+  }
   nn::OptimizerOptions optimizer() const { return {.kind = GetParam().optimizer}; }
   std::int64_t batch() const { return GetParam().batch; }
   /// Samples of the last batch of a set.
@@ -78,6 +84,10 @@ std::vector<Case> cases() {
     }
   cases.push_back({.model = "resnet18", .batch = 7, .optimizer = nn::OptimizerKind::adamw});
   cases.push_back({.model = "vgg11", .batch = 7, .width = 1.0});
+#if defined(NF_SIMT)
+  for (const char* model : {"vgg11", "resnet18", "mobilenet_v1"})
+    cases.push_back({.model = model, .batch = 2, .width = 0.125, .device = DeviceKind::simt});
+#endif
   return cases;
 }
 
@@ -85,7 +95,8 @@ INSTANTIATE_TEST_SUITE_P(Models, MemoryExactness, testing::ValuesIn(cases()),
                          [](const testing::TestParamInfo<Case>& info) {
                            const Case& c = info.param;
                            return fmt::format(
-                               "{}_batch{}{}{}{}", c.model, c.batch, c.onednn ? "" : "_eigen",
+                               "{}{}_batch{}{}{}{}", c.device == DeviceKind::simt ? "simt_" : "",
+                               c.model, c.batch, c.onednn ? "" : "_eigen",
                                c.width == 1.0 ? "_full" : "",
                                c.optimizer == nn::OptimizerKind::sgd ? "" : "_adamw");
                          });

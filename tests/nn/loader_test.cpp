@@ -211,14 +211,15 @@ TEST(Loader, NoSamplesMakeAnEmptyEpoch) {
 }
 
 TEST(Loader, CountsTheTimeItWaits) {
-  // One large batch: a thread needs some milliseconds for it, the consumer none to ask for it.
+  // A thread prepares one image after the other, the consumer does nothing but ask for the next.
   const auto set = std::make_shared<ImageSet>(
-      generate_images({.count = 16, .height = 256, .width = 256, .channels = 3, .seed = 9}));
-  Loader loader(set, all_indices(*set), Transform(), {.shuffle = true});
+      generate_images({.count = 64, .height = 256, .width = 256, .channels = 3, .seed = 9}));
+  Loader loader(set, all_indices(*set), Transform(),
+                {.shuffle = true, .threads = 1, .prefetch_batches = 1});
   EXPECT_EQ(loader.wait_seconds(), 0.0);
   const auto begin = std::chrono::steady_clock::now();
   for (int epoch = 0; epoch < 5; ++epoch) {
-    loader.start(16, epoch);
+    loader.start(1, epoch);
     while (loader.next()) {
     }
   }

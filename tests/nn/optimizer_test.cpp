@@ -8,6 +8,7 @@
 
 #include "nn/layers.h"
 #include "tests/nn/context.h"
+#include "tests/support/expect.h"
 
 namespace nf::nn {
 namespace {
@@ -260,6 +261,73 @@ TEST(Optimizer, ErrorsNameTheThingTheRuleAndTheValue) {
   wrong["steps.l.weight"].values[0] = 0.5F;
   EXPECT_THAT([&] { load(wrong); }, ThrowsMessage<Error>(HasSubstr("whole numbers")));
 }
+
+class GradientClipping : public testing::TestWithParam<test::DevicePath> {
+ protected:
+  void SetUp() override { NF_SKIP_WITHOUT_DEVICE(GetParam()); }
+};
+
+/// A net after one step of gradients `scale` times those of step 1, and their norm.
+struct Stepped {
+  std::vector<float> weights;
+  double norm = 0;
+};
+
+Stepped step_once(const ContextPtr& context, double clip, double scale) {
+  Sequential net;
+  net.emplace<ConvBnAct>("c", "b", 3, 4, 3).emplace<Linear>("l", 4, 3);
+  net.materialize(context, 1);
+  Optimizer optimizer(net.parameters(),
+                      {.momentum = 0, .weight_decay = 0, .max_gradient_norm = clip});
+  double squares = 0;
+  for (const Parameter* parameter : net.parameters()) {
+    std::vector<float> values = draw_gradient(*parameter, 1).to_host<float>();
+    for (float& value : values) {
+      value = static_cast<float>(scale * static_cast<double>(value));
+      squares += static_cast<double>(value) * static_cast<double>(value);
+    }
+    parameter->value.set_grad(
+        Tensor::from_host<float>(context, parameter->shape, values, Category::gradient));
+  }
+  optimizer.step();
+  Stepped result{{}, std::sqrt(squares)};
+  for (const Parameter* parameter : net.parameters())
+    for (const float value : parameter->value.to_host<float>()) result.weights.push_back(value);
+  return result;
+}
+
+TEST_P(GradientClipping, ScalesAllGradientsToTheNormAllowed) {
+  const ContextPtr context = GetParam().context();
+  const Stepped free = step_once(context, 0, 1), still = step_once(context, 0, 0);
+  const double allowed = free.norm / 4;
+  const Stepped clipped = step_once(context, allowed, 1);
+  const double factor = allowed / (free.norm + 1e-6);
+  for (std::size_t i = 0; i < free.weights.size(); ++i) {
+    const double whole = double{free.weights[i]} - double{still.weights[i]};
+    const double part = double{clipped.weights[i]} - double{still.weights[i]};
+    EXPECT_NEAR(part, factor * whole, 4 * 0x1p-24 * (1 + std::abs(whole))) << i;
+  }
+}
+
+TEST_P(GradientClipping, LeavesSmallGradientsAsTheyAre) {
+  const ContextPtr context = GetParam().context();
+  const Stepped free = step_once(context, 0, 1);
+  EXPECT_EQ(step_once(context, 2 * free.norm, 1).weights, free.weights);
+}
+
+TEST_P(GradientClipping, ANormThatIsNotFiniteChangesNothing) {
+  EXPECT_THAT([&] { step_once(GetParam().context(), 1, 1e38); },
+              ThrowsMessage<Error>(HasSubstr("optimizer: the gradients' norm is inf")));
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, GradientClipping, testing::ValuesIn([] {
+                           std::vector<test::DevicePath> paths = test::device_paths();
+                           std::erase_if(paths, [](const test::DevicePath& path) {
+                             return path.dtype != DType::f32;
+                           });
+                           return paths;
+                         }()),
+                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace nf::nn

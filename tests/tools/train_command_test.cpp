@@ -226,6 +226,33 @@ TEST_F(Training, TooSmallABudgetNamesTheLeast) {
   EXPECT_EQ(run(enough + kTiny + Arguments{"--train-limit", "20"}).exit_code, 0);
 }
 
+#if defined(NF_SIMT)
+TEST_F(Training, TheEmulatedGpuLearnsWhatTheCpuLearns) {
+  for (const char* device : {"cpu", "simt"})
+    ASSERT_EQ(run(Arguments{"compare"} + kTiny +
+                  Arguments{"--budget", "8MiB", "--device", device, "--run-dir", device})
+                  .exit_code,
+              0);
+  const std::vector<json> cpu = metrics_without_times(file("cpu/metrics.jsonl"));
+  const std::vector<json> simt = metrics_without_times(file("simt/metrics.jsonl"));
+  ASSERT_EQ(cpu.size(), simt.size());
+  for (std::size_t i = 0; i < cpu.size(); ++i)
+    for (std::size_t k = 0; k < cpu[i]["outputs"].size(); ++k)
+      EXPECT_NEAR(cpu[i]["outputs"][k]["train_loss"].get<double>(),
+                  simt[i]["outputs"][k]["train_loss"].get<double>(), 1e-3)
+          << cpu[i];
+  for (const json& method : read_json("simt/summary.json")["methods"])
+    EXPECT_EQ(method["predicted_peak_bytes"], method["measured_peak_bytes"]) << method["name"];
+}
+#endif
+
+TEST_F(Training, ADeviceThatIsNotThereSaysSoInOneLine) {
+  const ProgramResult result =
+      run(Arguments{"train"} + kTiny + Arguments{"--budget", "8MiB", "--device", "cuda:99"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(lines_of(result.err), testing::ElementsAre(testing::StartsWith("neuroflux: cuda")));
+}
+
 TEST_F(Training, GeneratedDataNeedsNoFiles) {
   const Arguments data{"--data",           "generated", "--generated-count",   "60",
                        "--generated-size", "12x12x2",   "--generated-classes", "3"};

@@ -97,6 +97,9 @@ class CpuBackend final : public Backend {
   // Optimizers.
   void sgd(const SgdStep& step, std::span<const SgdParameter> parameters) override;
   void adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) override;
+  std::int64_t gradient_norm_workspace(std::span<const View>) const override { return 0; }
+  void gradient_norm(std::span<const View> gradients, View norm, Workspace) override;
+  void clip_gradients(std::span<const View> gradients, double max_norm, ConstView norm) override;
 
  private:
   int threads_;

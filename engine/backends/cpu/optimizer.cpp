@@ -1,4 +1,5 @@
 // Updates of the parameters, each in one pass over memory.
+#include <array>
 #include <cmath>
 
 #include "engine/backends/cpu/cpu_backend.h"
@@ -82,6 +83,48 @@ void CpuBackend::sgd(const SgdStep& step, std::span<const SgdParameter> paramete
 
 void CpuBackend::adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) {
   for (const AdamWParameter& p : parameters) adamw_one(threads_, step, p.w, p.grad, p.m, p.v);
+}
+
+void CpuBackend::gradient_norm(std::span<const View> gradients, View norm, Workspace) {
+  double squares = 0;
+  for (const View& gradient : gradients)
+    with_real("gradient_norm", gradient.dtype, [&](auto scalar) {
+      const auto* values = gradient.as<decltype(scalar)>();
+      std::array<double, kMaxThreads> partial{};
+      double* sums = partial.data();
+      const std::int64_t count = gradient.numel();
+      parallel_simd(threads_, count, kGrain, [=](std::int64_t begin, std::int64_t end, int chunk) {
+        double sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (std::int64_t i = begin; i < end; ++i) {
+          const double value = values[i];
+          sum += value * value;
+        }
+        sums[chunk] = sum;
+      });
+      for (int chunk = 0; chunk < chunks(threads_, count, kGrain); ++chunk) squares += sums[chunk];
+    });
+  with_real("gradient_norm", norm.dtype, [&](auto scalar) {
+    *norm.as<decltype(scalar)>() = static_cast<decltype(scalar)>(std::sqrt(squares));
+  });
+}
+
+void CpuBackend::clip_gradients(std::span<const View> gradients, double max_norm, ConstView norm) {
+  double length = 0;
+  with_real("clip_gradients", norm.dtype,
+            [&](auto scalar) { length = double{*norm.as<decltype(scalar)>()}; });
+  const double factor = max_norm / (length + 1e-6);
+  if (factor >= 1) return;
+  for (const View& gradient : gradients)
+    with_real("clip_gradients", gradient.dtype, [&](auto scalar) {
+      using T = decltype(scalar);
+      T* values = gradient.as<T>();
+      const T scale = static_cast<T>(factor);
+      parallel_simd(threads_, gradient.numel(), kGrain,
+                    [=](std::int64_t begin, std::int64_t end, int) {
+                      for (std::int64_t i = begin; i < end; ++i) values[i] *= scale;
+                    });
+    });
 }
 
 }  // namespace nf::cpu

@@ -76,6 +76,8 @@ void GpuBackend::conv2d_backward_weight(const Conv2dProblem& problem, ConstView 
 
 void GpuBackend::linear_forward(const LinearProblem& problem, ConstView x, ConstView w,
                                 ConstView bias, View y, Workspace workspace) {
+  check_workspace("linear", workspace,
+                  linear_workspace(problem, Pass::forward, GradMode::overwrite));
   library_linear_forward(problem, x, w, y, workspace);
   if (bias) add_bias(bias, y);
 }

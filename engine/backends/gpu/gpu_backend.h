@@ -85,6 +85,9 @@ class GpuBackend : public Backend {
   // Optimizers: parameters, gradients and state in f32.
   void sgd(const SgdStep& step, std::span<const SgdParameter> parameters) override;
   void adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) override;
+  std::int64_t gradient_norm_workspace(std::span<const View> gradients) const override;
+  void gradient_norm(std::span<const View> gradients, View norm, Workspace workspace) override;
+  void clip_gradients(std::span<const View> gradients, double max_norm, ConstView norm) override;
 
  protected:
   /// Where the next kernel goes, the device made the current one.

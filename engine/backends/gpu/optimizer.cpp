@@ -6,6 +6,20 @@
 #include "engine/backends/gpu/typed.h"
 
 namespace nf::NF_TARGET {
+namespace {
+
+std::vector<GradientTensor> tensors_of(std::string_view op, std::span<const View> gradients) {
+  std::vector<GradientTensor> tensors;
+  for (const View& gradient : gradients)
+    tensors.push_back({elements<float>(op, gradient), gradient.numel()});
+  return tensors;
+}
+
+std::int64_t count_of(const std::vector<GradientTensor>& tensors) {
+  return static_cast<std::int64_t>(tensors.size());
+}
+
+}  // namespace
 
 void GpuBackend::sgd(const SgdStep& step, std::span<const SgdParameter> parameters) {
   std::vector<SgdTensor> tensors;
@@ -35,6 +49,24 @@ void GpuBackend::adamw(const AdamWStep& step, std::span<const AdamWParameter> pa
                     .eps = step.eps,
                     .weight_decay = step.weight_decay,
                     .step = step.step});
+}
+
+std::int64_t GpuBackend::gradient_norm_workspace(std::span<const View> gradients) const {
+  const std::vector<GradientTensor> tensors = tensors_of("gradient_norm", gradients);
+  return NF_TARGET::gradient_norm_workspace(tensors.data(), count_of(tensors));
+}
+
+void GpuBackend::gradient_norm(std::span<const View> gradients, View norm, Workspace workspace) {
+  check_workspace("gradient_norm", workspace, gradient_norm_workspace(gradients));
+  const std::vector<GradientTensor> tensors = tensors_of("gradient_norm", gradients);
+  NF_TARGET::gradient_norm(stream(), tensors.data(), count_of(tensors),
+                           elements<float>("gradient_norm", norm), workspace.data);
+}
+
+void GpuBackend::clip_gradients(std::span<const View> gradients, double max_norm, ConstView norm) {
+  const std::vector<GradientTensor> tensors = tensors_of("clip_gradients", gradients);
+  NF_TARGET::clip_gradients(stream(), tensors.data(), count_of(tensors),
+                            elements<float>("clip_gradients", norm), static_cast<float>(max_norm));
 }
 
 }  // namespace nf::NF_TARGET

@@ -98,6 +98,11 @@ class MetaBackend final : public Backend {
   // Optimizers.
   void sgd(const SgdStep&, std::span<const SgdParameter>) override {}
   void adamw(const AdamWStep&, std::span<const AdamWParameter>) override {}
+  std::int64_t gradient_norm_workspace(std::span<const View> gradients) const override {
+    return target_->gradient_norm_workspace(gradients);
+  }
+  void gradient_norm(std::span<const View>, View, Workspace) override {}
+  void clip_gradients(std::span<const View>, double, ConstView) override {}
 
  private:
   std::unique_ptr<Backend> target_;
