@@ -22,7 +22,8 @@ Footprint footprint(const Instance& t, const ContextPtr& context, DType dtype, b
       for (Tensor& input : inputs) input.set_requires_grad(true);
     const Tensor y = t.run(train ? &tape : nullptr, inputs);
     if (train)
-      tape.backward(y, to_tensor(context, t.output, t.dy, dtype, Category::activation_gradient));
+      tape.backward(y,
+                    to_tensor(context, t.output, t.dy, y.dtype(), Category::activation_gradient));
   }
   context->pool().set_trace(nullptr);
   Footprint result{context->pool().stats(), {}};
@@ -43,7 +44,7 @@ TEST_P(OpMeta, AsksForTheSameMemoryAsTheDevice) {
   const ContextPtr device = path.context();
   const ContextPtr meta = make_meta_context(device->options());
   ASSERT_TRUE(meta->is_meta());
-  for (const Instance& t : instances(op))
+  for (const Instance& t : instances(op, path.dtype))
     for (const bool train : {false, true}) {
       if (train && !t.recorded) continue;
       const Footprint measured = footprint(t, device, path.dtype, train);
@@ -59,7 +60,7 @@ TEST_P(OpMeta, AsksForTheSameMemoryAsTheDevice) {
 // The peak is enough, and nothing less is.
 TEST_P(OpMeta, PeakIsTheLeastBudget) {
   const auto& [path, op] = GetParam();
-  const std::vector<Instance> all = instances(op);
+  const std::vector<Instance> all = instances(op, path.dtype);
   for (std::size_t i = 0; i < all.size(); i += 5) {
     const Instance& t = all[i];
     ContextOptions options = path.options();
@@ -73,7 +74,7 @@ TEST_P(OpMeta, PeakIsTheLeastBudget) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, OpMeta,
-                         ::testing::Combine(::testing::ValuesIn(device_paths()),
+                         ::testing::Combine(::testing::ValuesIn(all_paths()),
                                             ::testing::ValuesIn(operator_names())),
                          [](const auto& info) {
                            return std::get<0>(info.param).name + std::string("_") +

@@ -1,7 +1,9 @@
 // What operators promise beyond their formulas: special values, memory kept, statistics.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <numeric>
 
 #include "engine/ops/ops.h"
 #include "tests/support/expect.h"
@@ -114,6 +116,65 @@ TEST_P(OpRules, ReshapeCopiesNothing) {
   EXPECT_EQ(y.shape(), Shape({2, 12}));
   EXPECT_EQ(y.view().data, x.view().data);
   EXPECT_EQ(context_->pool().stats().live, live);
+}
+
+TEST_P(OpRules, LargeTensorsComeBackAsTheyWent) {
+  std::vector<std::int32_t> values(5'000'001);
+  std::iota(values.begin(), values.end(), -7);
+  const Shape shape{static_cast<std::int64_t>(values.size())};
+  const Tensor x = Tensor::from_host<std::int32_t>(context_, shape, values);
+  EXPECT_TRUE(x.to_host<std::int32_t>() == values);
+  EXPECT_TRUE(x.clone(Category::input).to_host<std::int32_t>() == values);
+}
+
+// Rows of a tensor start anywhere: what is read in large pieces must bear that.
+TEST_P(OpRules, RowsOfATensorAreAsGoodAsTensors) {
+  using Operator = std::function<Tensor(Tape*, const Tensor& x, const Tensor& w)>;
+  const auto state = [&](std::int64_t channels) {
+    return BatchNormState{filled({channels}, 2), filled({channels}, 1), filled({channels}, 0),
+                          filled({channels}, 1)};
+  };
+  struct Case {
+    const char* name;
+    Shape x, w;  // one row more than is taken
+    Operator run;
+  };
+  const std::vector<Case> cases{
+      {"linear", {6, 7}, {6, 7}, [](Tape* t, auto& x, auto& w) { return linear(t, x, w, {}); }},
+      {"conv2d",
+       {4, 5, 5, 3},
+       {6, 3, 3, 3},
+       [](Tape* t, auto& x, auto& w) { return conv2d(t, x, w, {}, {.padding = 1}); }},
+      {"depthwise",
+       {4, 5, 5, 3},
+       {4, 3, 3, 1},
+       [](Tape* t, auto& x, auto& w) { return conv2d(t, x, w, {}, {.padding = 1, .groups = 3}); }},
+      {"add", {4, 33}, {4, 33}, [](Tape* t, auto& x, auto& w) { return add(t, x, w); }},
+      {"relu", {4, 33}, {2, 1}, [](Tape* t, auto& x, auto&) { return relu(t, x); }},
+      {"max_pool", {4, 4, 4, 5}, {2, 1}, [](Tape* t, auto& x, auto&) { return max_pool(t, x); }},
+      {"batch_norm", {4, 3, 3, 5}, {2, 1}, [&](Tape* t, auto& x, auto&) {
+         BatchNormState five = state(5);
+         return batch_norm(t, x, {}, five);
+       }}};
+  for (const Case& c : cases) {
+    const Tensor x = random(c.x, c.name), w = random(c.w, std::string(c.name) + " w");
+    std::vector<Values> outputs, gradients;
+    for (const bool copied : {false, true}) {
+      Tensor rows = x.rows(1, c.x[0]), weight = w.rows(1, c.w[0]);
+      if (copied) rows = rows.clone(Category::input), weight = weight.clone(Category::parameter);
+      weight.set_requires_grad(true);
+      Tape tape;
+      const Tensor y = c.run(&tape, rows, weight);
+      outputs.push_back(to_values(y));
+      if (!y.requires_grad()) continue;
+      tape.backward(y, random(y.shape(), "dy"));
+      gradients.push_back(to_values(weight.grad()));
+    }
+    // Sums of fewer than 256 products of numbers below 1, perhaps in another order.
+    expect_close(outputs[0], outputs[1], 256 * GetParam().eps(), c.name);
+    if (!gradients.empty())
+      expect_close(gradients[0], gradients[1], 256 * GetParam().eps(), c.name);
+  }
 }
 
 TEST_P(OpRules, BatchNormUpdatesItsRunningStatistics) {

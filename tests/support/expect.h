@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -11,14 +12,17 @@
 
 namespace nf::test {
 
-/// Fails once, naming the worst element. A NaN fails.
+/// Fails once, naming the worst element. A NaN fails. Each element may be off by its share
+/// `relative` of what is expected as well.
 inline void expect_close(const Values& actual, const Values& expected, double allowed,
-                         const std::string& what) {
+                         const std::string& what, double relative = 0) {
   ASSERT_EQ(actual.size(), expected.size()) << what;
   std::size_t worst = 0;
-  double error = -1;
+  double error = -std::numeric_limits<double>::infinity();
   for (std::size_t i = 0; i < actual.size() && !std::isnan(error); ++i)
-    if (const double e = std::abs(actual[i] - expected[i]); !(e <= error)) {
+    if (const double e = std::abs(actual[i] - expected[i]) -
+                         (relative > 0 ? relative * std::abs(expected[i]) : 0.0);
+        !(e <= error)) {
       error = e;
       worst = i;
     }
@@ -45,7 +49,15 @@ struct DevicePath {
   bool onednn;
   DeviceKind device = DeviceKind::cpu;
 
+  /// Of what is computed in.
   double eps() const { return dtype == DType::f64 ? 0x1p-52 : 0x1p-23; }
+  /// Of a number that one rounding to 16 bits may change; 0 where nothing has 16 bits.
+  double rounding() const {
+    return dtype == DType::bf16 ? 0x1p-8 : dtype == DType::f16 ? 0x1p-11 : 0.0;
+  }
+  /// What one rounding may change of a number below the normal ones of f16; those of bf16 don't
+  /// count.
+  double least_rounding() const { return dtype == DType::f16 ? 0x1p-25 : 0.0; }
   static constexpr std::int64_t kBudget = std::int64_t{64} << 20;
   ContextOptions options(int threads = 0) const {
     return {.device = {.kind = device}, .budget = kBudget, .threads = threads, .onednn = onednn};
@@ -61,7 +73,7 @@ struct DevicePath {
 inline constexpr DevicePath kCpuPaths[] = {
     {"OneDnn", DType::f32, true}, {"Eigen", DType::f32, false}, {"Double", DType::f64, false}};
 
-/// The CPU's paths and the GPUs' that this build has.
+/// The CPU's paths and the GPUs' that this build has, in f32 and f64.
 inline std::vector<DevicePath> device_paths() {
   std::vector<DevicePath> paths(std::begin(kCpuPaths), std::end(kCpuPaths));
 #if defined(NF_SIMT)
@@ -69,6 +81,20 @@ inline std::vector<DevicePath> device_paths() {
 #endif
 #if defined(NF_CUDA)
   paths.push_back({"Cuda", DType::f32, true, DeviceKind::cuda});
+#endif
+  return paths;
+}
+
+/// These, and the GPUs' with storage in 16 bits.
+inline std::vector<DevicePath> all_paths() {
+  std::vector<DevicePath> paths = device_paths();
+#if defined(NF_SIMT)
+  paths.push_back({"SimtBf16", DType::bf16, true, DeviceKind::simt});
+  paths.push_back({"SimtF16", DType::f16, true, DeviceKind::simt});
+#endif
+#if defined(NF_CUDA)
+  paths.push_back({"CudaBf16", DType::bf16, true, DeviceKind::cuda});
+  paths.push_back({"CudaF16", DType::f16, true, DeviceKind::cuda});
 #endif
   return paths;
 }

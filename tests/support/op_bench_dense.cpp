@@ -35,6 +35,8 @@ std::vector<Instance> conv2d_instances() {
     t.backward = [=] { return affine(reference::conv2d_backward(p, x, w, dy), p.bias); };
     const std::int64_t pixels = p.n * p.out_h() * p.out_w();
     t.output_bound = sum_of(p.kh * p.kw * p.c / p.groups + 1, rms(x) * rms(w));
+    // A library's product is stored before the bias is added: it is no larger than both.
+    if (p.bias) t.output_bound.stored = largest(t.forward()) + largest(bias);
     t.gradient_bounds = {sum_of(p.kh * p.kw * p.o / p.groups, rms(dy) * rms(w)),
                          sum_of(pixels, rms(dy) * rms(x))};
     if (p.bias) t.gradient_bounds.push_back(sum_of(pixels, rms(dy)));
@@ -59,6 +61,7 @@ std::vector<Instance> linear_instances() {
     t.forward = [=] { return reference::linear(p, x, w, bias); };
     t.backward = [=] { return affine(reference::linear_backward(p, x, w, dy), p.bias); };
     t.output_bound = sum_of(p.i + 1, rms(x) * rms(w));
+    if (p.bias) t.output_bound.stored = largest(t.forward()) + largest(bias);
     t.gradient_bounds = {sum_of(p.o, rms(dy) * rms(w)), sum_of(p.n, rms(dy) * rms(x))};
     if (p.bias) t.gradient_bounds.push_back(sum_of(p.n, rms(dy)));
     result.push_back(std::move(t));
@@ -74,8 +77,8 @@ std::vector<Instance> batch_norm_train_instances() {
     const Shape channels{p.x[-1]};
     // A wide gamma takes some outputs beyond the 6 of relu6.
     add_input(t, "x", p.x, p.offset - 2, p.offset + 2);
-    add_input(t, "gamma", channels, 0.5, 5);
-    add_input(t, "beta", channels);
+    add_statistics(t, "gamma", channels, 0.5, 5);
+    add_statistics(t, "beta", channels);
     if (p.residual) add_input(t, "residual", p.x);
     const auto value = [](const Instance& from, std::size_t i) {
       return i < from.inputs.size() ? from.inputs[i].values : Values();
@@ -91,14 +94,16 @@ std::vector<Instance> batch_norm_train_instances() {
     const Instance given = t;
     t.run = [p](Tape* tape, const std::vector<Tensor>& in) {
       const ContextPtr& context = in[0].context();
-      BatchNormState state{in[1], in[2], Tensor::full(context, in[1].shape(), 0.0, in[0].dtype()),
-                           Tensor::full(context, in[1].shape(), 1.0, in[0].dtype())};
+      BatchNormState state{in[1], in[2], Tensor::full(context, in[1].shape(), 0.0, in[1].dtype()),
+                           Tensor::full(context, in[1].shape(), 1.0, in[1].dtype())};
       return batch_norm(tape, in[0], optional_input(in, 3), state, {.activation = p.activation});
     };
     t.forward = [=] { return forward(given).y; };
+    std::function<double(double)> rounded;
+    if (has_16_bits(storage())) rounded = [type = storage()](double y) { return stored(type, y); };
     t.backward = [=] {
       reference::BatchNormGradients d = reference::batch_norm_backward(
-          p, value(given, 0), value(given, 3), value(given, 1), value(given, 2), given.dy);
+          p, value(given, 0), value(given, 3), value(given, 1), value(given, 2), given.dy, rounded);
       std::vector<Values> all{d.x, d.gamma, d.beta};
       if (p.residual) all.push_back(d.residual);
       return all;
@@ -126,10 +131,10 @@ std::vector<Instance> batch_norm_eval_instances() {
     Instance t = start("batch_norm_eval", p.name, p.x);
     const Shape channels{p.x[-1]};
     add_input(t, "x", p.x, p.offset - 2, p.offset + 2);
-    add_input(t, "gamma", channels, 0.5, 5);
-    add_input(t, "beta", channels);
-    add_input(t, "running_mean", channels, p.offset - 0.5, p.offset + 0.5);
-    add_input(t, "running_var", channels, 0.5, 2);
+    add_statistics(t, "gamma", channels, 0.5, 5);
+    add_statistics(t, "beta", channels);
+    add_statistics(t, "running_mean", channels, p.offset - 0.5, p.offset + 0.5);
+    add_statistics(t, "running_var", channels, 0.5, 2);
     if (p.residual) add_input(t, "residual", p.x);
     t.recorded = false;
     t.run = [p](Tape* tape, const std::vector<Tensor>& in) {

@@ -208,7 +208,8 @@ Values batch_norm_eval(const BatchNormCase& p, const Values& x, const Values& re
 
 BatchNormGradients batch_norm_backward(const BatchNormCase& p, const Values& x,
                                        const Values& residual, const Values& gamma,
-                                       const Values& beta, const Values& dy) {
+                                       const Values& beta, const Values& dy,
+                                       const std::function<double(double)>& stored) {
   const std::size_t channels = gamma.size();
   const auto count = static_cast<double>(x.size() / channels);
   const Values unused(channels, 0.0);
@@ -220,7 +221,8 @@ BatchNormGradients batch_norm_backward(const BatchNormCase& p, const Values& x,
     return (x[i] - f.mean[c]) / std::sqrt(f.variance[c] + kBatchNormEps);
   };
   for (std::size_t i = 0; i < x.size(); ++i) {
-    d.residual[i] = dy[i] * activation_slope(p.activation, f.before_activation[i]);
+    const double z = f.before_activation[i];
+    d.residual[i] = dy[i] * activation_slope(p.activation, stored ? stored(z) : z);
     d.gamma[i % channels] += d.residual[i] * hat(i);
     d.beta[i % channels] += d.residual[i];
   }

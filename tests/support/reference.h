@@ -2,6 +2,7 @@
 // and sharing no code with the engine. Images are (N, H, W, C), filters (O, KH, KW, C / groups).
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "tests/support/op_cases.h"
@@ -46,9 +47,11 @@ Values batch_norm_eval(const BatchNormCase& p, const Values& x, const Values& re
 struct BatchNormGradients {
   Values x, residual, gamma, beta;
 };
+/// The activation lets pass by its output as `stored` gives it, where that is given.
 BatchNormGradients batch_norm_backward(const BatchNormCase& p, const Values& x,
                                        const Values& residual, const Values& gamma,
-                                       const Values& beta, const Values& dy);
+                                       const Values& beta, const Values& dy,
+                                       const std::function<double(double)>& stored = {});
 
 Values max_pool(const Pool2dCase& p, const Values& x);
 Values max_pool_backward(const Pool2dCase& p, const Values& x, const Values& dy);

@@ -129,6 +129,8 @@ class Convolutions::Implementation {
   Implementation& operator=(const Implementation&) = delete;
 
   cudnnHandle_t handle() const { return handle_; }
+  /// To be held while the handle or a choice is used.
+  std::mutex& mutex() { return mutex_; }
 
   const Choice& choice(const Conv2dProblem& p, Pass pass) {
     const Key key{p.dtype, p.n,  p.h,      p.w,       p.c,      p.o,
@@ -213,6 +215,7 @@ class Convolutions::Implementation {
   }
 
   ConvolutionOptions options_;
+  std::mutex mutex_;
   cudnnHandle_t handle_ = nullptr;
   std::map<Key, std::unique_ptr<Choice>> choices_;
 };
@@ -223,11 +226,13 @@ Convolutions::Convolutions(cudaStream_t stream, const ConvolutionOptions& option
 Convolutions::~Convolutions() = default;
 
 std::int64_t Convolutions::workspace(const Conv2dProblem& problem, Pass pass) const {
+  const std::lock_guard lock(implementation_->mutex());
   return implementation_->choice(problem, pass).workspace;
 }
 
 void Convolutions::forward(const Conv2dProblem& problem, const void* x, const void* w, void* y,
                            Workspace workspace) const {
+  const std::lock_guard lock(implementation_->mutex());
   const Choice& c = implementation_->choice(problem, Pass::forward);
   NF_CUDA_CHECK(cudnnConvolutionForward(
       implementation_->handle(), &kOne, c.descriptors.x, x, c.descriptors.w, w,
@@ -237,6 +242,7 @@ void Convolutions::forward(const Conv2dProblem& problem, const void* x, const vo
 
 void Convolutions::backward_input(const Conv2dProblem& problem, const void* dy, const void* w,
                                   void* dx, GradMode mode, Workspace workspace) const {
+  const std::lock_guard lock(implementation_->mutex());
   const Choice& c = implementation_->choice(problem, Pass::backward_input);
   const float* kept = mode == GradMode::accumulate ? &kOne : &kZero;
   NF_CUDA_CHECK(cudnnConvolutionBackwardData(
@@ -247,6 +253,7 @@ void Convolutions::backward_input(const Conv2dProblem& problem, const void* dy, 
 
 void Convolutions::backward_weight(const Conv2dProblem& problem, const void* x, const void* dy,
                                    void* dw, GradMode mode, Workspace workspace) const {
+  const std::lock_guard lock(implementation_->mutex());
   const Choice& c = implementation_->choice(problem, Pass::backward_weight);
   const float* kept = mode == GradMode::accumulate ? &kOne : &kZero;
   NF_CUDA_CHECK(cudnnConvolutionBackwardFilter(

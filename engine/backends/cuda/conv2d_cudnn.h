@@ -18,7 +18,7 @@ struct ConvolutionOptions {
 };
 
 /// Algorithms are chosen once for each problem and pass, by cuDNN's own estimate of their speed,
-/// among the deterministic ones whose workspace fits the cap; the choice holds for the process.
+/// among the deterministic ones whose workspace fits the cap, and kept.
 /// Throws Error, quoting cuDNN, where it has none.
 class Convolutions {
  public:

@@ -1,6 +1,11 @@
 // A CUDA device: our kernels, cuDNN's convolutions, cuBLAS's matrix products.
 #include <nvtx3/nvToolsExt.h>
 
+#include <map>
+#include <memory>
+#include <mutex>
+#include <utility>
+
 #include "engine/backends/cuda/check.h"
 #include "engine/backends/cuda/conv2d_cudnn.h"
 #include "engine/backends/cuda/linear_cublas.h"
@@ -22,18 +27,42 @@ class ProfilerRanges final : public ScopeObserver {
   void leave() override { nvtxRangePop(); }
 };
 
-class CudaBackend final : public GpuBackend {
- public:
-  explicit CudaBackend(const CudaOptions& options)
-      : runtime_(options.index),
-        convolutions_(runtime_.compute_stream(),
-                      {.tf32 = options.tf32, .workspace_cap = kWorkspaceCap}),
-        products_(runtime_.compute_stream(),
-                  {.tf32 = options.tf32, .workspace_cap = kWorkspaceCap}) {
-    runtime_.measure_context();
+/// A device's libraries. They are slow to make, and what they chose once stays chosen: one set for
+/// all backends of the process, which it keeps, for at its end the driver may be gone first.
+struct Libraries {
+  Libraries(Runtime& runtime, bool tf32)
+      : runtime(runtime),
+        convolutions(runtime.compute_stream(), {.tf32 = tf32, .workspace_cap = kWorkspaceCap}),
+        products(runtime.compute_stream(), {.tf32 = tf32, .workspace_cap = kWorkspaceCap}) {}
+
+  Runtime& runtime;
+  Convolutions convolutions;
+  Products products;
+};
+
+Libraries& libraries(const CudaOptions& options) {
+  static std::mutex mutex;
+  static auto& runtimes = *new std::map<int, std::unique_ptr<Runtime>>;
+  static auto& all = *new std::map<std::pair<int, bool>, std::unique_ptr<Libraries>>;
+  const std::lock_guard lock(mutex);
+  std::unique_ptr<Libraries>& found = all[{options.index, options.tf32}];
+  if (found != nullptr) return *found;
+  std::unique_ptr<Runtime>& runtime = runtimes[options.index];
+  const bool first = runtime == nullptr;
+  if (first) runtime = std::make_unique<Runtime>(options.index);
+  found = std::make_unique<Libraries>(*runtime, options.tf32);
+  if (first) {
+    runtime->measure_context();
     static ProfilerRanges ranges;
     observe_scopes(&ranges);
   }
+  return *found;
+}
+
+class CudaBackend final : public GpuBackend {
+ public:
+  explicit CudaBackend(const CudaOptions& options)
+      : libraries_(libraries(options)), runtime_(libraries_.runtime) {}
 
   std::string_view name() const override { return "cuda"; }
   std::unique_ptr<AddressRange> reserve(std::int64_t bytes) override {
@@ -53,54 +82,50 @@ class CudaBackend final : public GpuBackend {
   }
 
   std::int64_t linear_workspace(const LinearProblem& p, Pass pass, GradMode mode) const override {
-    return products_.workspace(p, pass, mode);
+    return libraries_.products.workspace(p, pass, mode);
   }
   void linear_backward_input(const LinearProblem& p, ConstView dy, ConstView w, View dx,
                              GradMode mode, Workspace workspace) override {
-    runtime_.select();
-    products_.backward_input(p, dy.data, w.data, dx.data, mode, workspace);
+    runtime_.next_call();
+    libraries_.products.backward_input(p, dy.data, w.data, dx.data, mode, workspace);
   }
   void linear_backward_weight(const LinearProblem& p, ConstView x, ConstView dy, View dw,
                               GradMode mode, Workspace workspace) override {
-    runtime_.select();
-    products_.backward_weight(p, x.data, dy.data, dw.data, mode, workspace);
+    runtime_.next_call();
+    libraries_.products.backward_weight(p, x.data, dy.data, dw.data, mode, workspace);
   }
 
  protected:
-  Stream stream() override {
-    runtime_.select();
-    return runtime_.compute_stream();
-  }
+  Stream stream() override { return runtime_.next_call(); }
 
   std::int64_t library_conv2d_workspace(const Conv2dProblem& p, Pass pass,
                                         GradMode) const override {
-    return convolutions_.workspace(p, pass);
+    return libraries_.convolutions.workspace(p, pass);
   }
   void library_conv2d_forward(const Conv2dProblem& p, ConstView x, ConstView w, View y,
                               Workspace workspace) override {
-    runtime_.select();
-    convolutions_.forward(p, x.data, w.data, y.data, workspace);
+    runtime_.next_call();
+    libraries_.convolutions.forward(p, x.data, w.data, y.data, workspace);
   }
   void library_conv2d_backward_input(const Conv2dProblem& p, ConstView dy, ConstView w, View dx,
                                      GradMode mode, Workspace workspace) override {
-    runtime_.select();
-    convolutions_.backward_input(p, dy.data, w.data, dx.data, mode, workspace);
+    runtime_.next_call();
+    libraries_.convolutions.backward_input(p, dy.data, w.data, dx.data, mode, workspace);
   }
   void library_conv2d_backward_weight(const Conv2dProblem& p, ConstView x, ConstView dy, View dw,
                                       GradMode mode, Workspace workspace) override {
-    runtime_.select();
-    convolutions_.backward_weight(p, x.data, dy.data, dw.data, mode, workspace);
+    runtime_.next_call();
+    libraries_.convolutions.backward_weight(p, x.data, dy.data, dw.data, mode, workspace);
   }
   void library_linear_forward(const LinearProblem& p, ConstView x, ConstView w, View y,
                               Workspace workspace) override {
-    runtime_.select();
-    products_.forward(p, x.data, w.data, y.data, workspace);
+    runtime_.next_call();
+    libraries_.products.forward(p, x.data, w.data, y.data, workspace);
   }
 
  private:
-  Runtime runtime_;
-  Convolutions convolutions_;
-  Products products_;
+  Libraries& libraries_;
+  Runtime& runtime_;
 };
 
 }  // namespace

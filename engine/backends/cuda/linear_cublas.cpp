@@ -2,13 +2,24 @@
 
 #include <cublasLt.h>
 
+#include <algorithm>
 #include <map>
+#include <mutex>
 #include <tuple>
 
 #include "engine/backends/cuda/check.h"
 
 namespace nf::cuda {
 namespace {
+
+// No algorithm reads or writes more at once. (By default cuBLAS reckons with 256.)
+constexpr std::uint32_t kAlignment = 16;
+
+bool aligned(const void* a, const void* b, const void* c) {
+  return ((reinterpret_cast<std::uintptr_t>(a) | reinterpret_cast<std::uintptr_t>(b) |
+           reinterpret_cast<std::uintptr_t>(c)) %
+          kAlignment) == 0;
+}
 
 cudaDataType_t data_type(DType dtype) {
   switch (dtype) {
@@ -90,23 +101,15 @@ class Products::Implementation {
   Implementation(const Implementation&) = delete;
   Implementation& operator=(const Implementation&) = delete;
 
-  const Choice& choice(const LinearProblem& p, Pass pass) {
-    const Key key{p.dtype, p.n, p.i, p.o, pass};
-    std::unique_ptr<Choice>& known = choices_[key];
-    if (known == nullptr) {
-      try {
-        known = choose(p, pass);
-      } catch (...) {
-        choices_.erase(key);
-        throw;
-      }
-    }
-    return *known;
+  std::int64_t workspace(const LinearProblem& p, Pass pass) {
+    const std::lock_guard lock(mutex_);
+    return choice(p, pass, true).workspace;
   }
 
   void multiply(const LinearProblem& p, Pass pass, const void* a, const void* b, void* c,
                 GradMode mode, Workspace workspace) {
-    const Choice& chosen = choice(p, pass);
+    const std::lock_guard lock(mutex_);
+    const Choice& chosen = choice(p, pass, aligned(a, b, c));
     const float one = 1, kept = mode == GradMode::accumulate ? 1.0F : 0.0F;
     NF_CUDA_CHECK(cublasLtMatmul(handle_, chosen.product, &one, a, chosen.a, b, chosen.b, &kept, c,
                                  chosen.c, c, chosen.c, &chosen.algorithm, workspace.data,
@@ -114,9 +117,21 @@ class Products::Implementation {
   }
 
  private:
-  using Key = std::tuple<DType, std::int64_t, std::int64_t, std::int64_t, Pass>;
+  using Key = std::tuple<DType, std::int64_t, std::int64_t, std::int64_t, Pass, bool>;
 
-  std::unique_ptr<Choice> choose(const LinearProblem& p, Pass pass) const {
+  const Choice& choice(const LinearProblem& p, Pass pass, bool aligned) {
+    std::unique_ptr<Choice>& known = choices_[Key{p.dtype, p.n, p.i, p.o, pass, aligned}];
+    if (known == nullptr) {
+      // The workspace was asked for before anybody knew the pointers: it serves both.
+      known = aligned ? choose(p, pass, kAlignment, options_.workspace_cap)
+                      : choose(p, pass, static_cast<std::uint32_t>(size_of(p.dtype)),
+                               choice(p, pass, true).workspace);
+    }
+    return *known;
+  }
+
+  std::unique_ptr<Choice> choose(const LinearProblem& p, Pass pass, std::uint32_t alignment,
+                                 std::int64_t workspace_cap) const {
     const Product wanted(p, pass);
     const cudaDataType_t type = data_type(p.dtype);
     const bool tf32 = p.dtype == DType::f32 && options_.tf32;
@@ -139,9 +154,14 @@ class Products::Implementation {
     NF_CUDA_CHECK(cublasLtMatmulPreferenceCreate(&preference));
     const std::unique_ptr<cublasLtMatmulPreferenceOpaque_t, void (*)(cublasLtMatmulPreference_t)>
         owner(preference, [](cublasLtMatmulPreference_t p) { cublasLtMatmulPreferenceDestroy(p); });
-    const auto cap = static_cast<std::uint64_t>(options_.workspace_cap);
+    const auto cap = static_cast<std::uint64_t>(workspace_cap);
     NF_CUDA_CHECK(cublasLtMatmulPreferenceSetAttribute(
         preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &cap, sizeof(cap)));
+    for (const auto operand :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+      NF_CUDA_CHECK(
+          cublasLtMatmulPreferenceSetAttribute(preference, operand, &alignment, sizeof(alignment)));
     cublasLtMatmulHeuristicResult_t found{};
     int count = 0;
     NF_CUDA_CHECK(cublasLtMatmulAlgoGetHeuristic(handle_, choice->product, choice->a, choice->b,
@@ -156,6 +176,7 @@ class Products::Implementation {
 
   cudaStream_t stream_;
   ProductOptions options_;
+  std::mutex mutex_;
   cublasLtHandle_t handle_ = nullptr;
   std::map<Key, std::unique_ptr<Choice>> choices_;
 };
@@ -166,7 +187,7 @@ Products::Products(cudaStream_t stream, const ProductOptions& options)
 Products::~Products() = default;
 
 std::int64_t Products::workspace(const LinearProblem& problem, Pass pass, GradMode) const {
-  return implementation_->choice(problem, pass).workspace;
+  return implementation_->workspace(problem, pass);
 }
 
 void Products::forward(const LinearProblem& problem, const void* x, const void* w, void* y,

@@ -17,8 +17,8 @@ struct ProductOptions {
   std::int64_t workspace_cap = 0;
 };
 
-/// Algorithms are chosen once for each problem and pass, by cuBLAS's own estimate, and kept for the
-/// process. Throws Error, quoting cuBLAS, where it has none.
+/// Algorithms are chosen once for each problem and pass, by cuBLAS's own estimate, and kept.
+/// Operands need no alignment beyond their type's. Throws Error, quoting cuBLAS, where it has none.
 class Products {
  public:
   Products(cudaStream_t stream, const ProductOptions& options);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "engine/backends/cuda/check.h"
 
@@ -41,9 +42,12 @@ std::int64_t used_bytes(int index) {
   return used_bytes(pci_bus_id);
 }
 
-class DeviceRange : public AddressRange {
+}  // namespace
+
+/// Device memory that knows since when its pieces are free.
+class Runtime::DeviceRange final : public AddressRange {
  public:
-  explicit DeviceRange(std::int64_t bytes) : bytes_(bytes) {
+  DeviceRange(Runtime& runtime, std::int64_t bytes) : runtime_(runtime), bytes_(bytes) {
     void* base = nullptr;
     const cudaError_t status = cudaMalloc(&base, static_cast<std::size_t>(bytes));
     if (status != cudaSuccess) {
@@ -54,20 +58,35 @@ class DeviceRange : public AddressRange {
            cudaGetErrorString(status));
     }
     base_ = static_cast<std::byte*>(base);
+    const std::lock_guard lock(runtime_.mutex_);
+    runtime_.ranges_[base_] = this;
   }
-  ~DeviceRange() override { cudaFree(base_); }
+  ~DeviceRange() override {
+    {
+      const std::lock_guard lock(runtime_.mutex_);
+      runtime_.ranges_.erase(base_);
+    }
+    cudaFree(base_);
+  }
   DeviceRange(const DeviceRange&) = delete;
   DeviceRange& operator=(const DeviceRange&) = delete;
 
   std::byte* base() const override { return base_; }
   std::int64_t bytes() const override { return bytes_; }
+  void mark_granted(std::int64_t offset, std::int64_t bytes) override {
+    reuse_.granted(offset, bytes, runtime_.calls_);
+  }
+  void mark_free(std::int64_t offset, std::int64_t bytes) override {
+    reuse_.freed(offset, bytes, runtime_.calls_);
+  }
+  const ReuseTracker& reuse() const { return reuse_; }
 
  private:
+  Runtime& runtime_;
+  ReuseTracker reuse_;
   std::byte* base_ = nullptr;
   std::int64_t bytes_;
 };
-
-}  // namespace
 
 DeviceCount count_devices() {
   DeviceCount devices;
@@ -75,8 +94,18 @@ DeviceCount count_devices() {
   if (status == cudaSuccess && devices.count > 0) return devices;
   cudaGetLastError();
   devices.count = 0;
-  devices.problem =
-      status == cudaSuccess ? "the driver knows no device" : cudaGetErrorString(status);
+  int driver = 0, needed = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&needed);
+  const auto version = [](int v) { return fmt::format("{}.{}", v / 1000, v % 1000 / 10); };
+  if (driver == 0)
+    devices.problem = "there is no driver";
+  else if (status == cudaErrorInsufficientDriver)
+    devices.problem = fmt::format("the driver knows CUDA up to {}, this build needs {}",
+                                  version(driver), version(needed));
+  else
+    devices.problem =
+        status == cudaSuccess ? "the driver knows no device" : cudaGetErrorString(status);
   return devices;
 }
 
@@ -90,13 +119,14 @@ Runtime::Runtime(int index) : index_(index) {
   NF_CUDA_CHECK(cudaFree(nullptr));  // makes the context
   NF_CUDA_CHECK(cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking));
   NF_CUDA_CHECK(cudaStreamCreateWithFlags(&copy_, cudaStreamNonBlocking));
-  NF_CUDA_CHECK(cudaEventCreateWithFlags(&computed_, cudaEventDisableTiming));
   NF_CUDA_CHECK(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming));
+  for (Mark& mark : marks_)
+    NF_CUDA_CHECK(cudaEventCreateWithFlags(&mark.event, cudaEventDisableTiming));
   for (Staging& staging : staging_) {
     void* memory = nullptr;
     NF_CUDA_CHECK(cudaMallocHost(&memory, static_cast<std::size_t>(kStagingBytes)));
     staging.memory = static_cast<std::byte*>(memory);
-    NF_CUDA_CHECK(cudaEventCreateWithFlags(&staging.read, cudaEventDisableTiming));
+    NF_CUDA_CHECK(cudaEventCreateWithFlags(&staging.used, cudaEventDisableTiming));
   }
 }
 
@@ -104,11 +134,12 @@ Runtime::~Runtime() {
   cudaStreamSynchronize(copy_);
   cudaStreamSynchronize(compute_);
   for (Staging& staging : staging_) {
-    if (staging.read != nullptr) cudaEventDestroy(staging.read);
+    if (staging.used != nullptr) cudaEventDestroy(staging.used);
     cudaFreeHost(staging.memory);
   }
-  for (cudaEvent_t event : {computed_, copied_})
-    if (event != nullptr) cudaEventDestroy(event);
+  for (Mark& mark : marks_)
+    if (mark.event != nullptr) cudaEventDestroy(mark.event);
+  if (copied_ != nullptr) cudaEventDestroy(copied_);
   for (cudaStream_t stream : {compute_, copy_})
     if (stream != nullptr) cudaStreamDestroy(stream);
 }
@@ -129,23 +160,65 @@ void Runtime::measure_context() {
 
 std::unique_ptr<AddressRange> Runtime::reserve(std::int64_t bytes) {
   select();
-  return std::make_unique<DeviceRange>(bytes);
+  return std::make_unique<DeviceRange>(*this, bytes);
+}
+
+cudaStream_t Runtime::next_call() {
+  select();
+  const std::lock_guard lock(mutex_);
+  if (calls_ % kCallsPerMark == 0) set_mark();
+  ++calls_;
+  return compute_;
+}
+
+void Runtime::set_mark() {
+  Mark& mark = marks_[next_mark_++ % marks_.size()];
+  NF_CUDA_CHECK(cudaEventRecord(mark.event, compute_));
+  mark.calls = calls_;
+}
+
+// Makes the copy stream wait, for as few later calls as the marks allow.
+void Runtime::wait_for_calls(std::uint64_t calls) {
+  if (calls == 0) return;
+  const Mark* found = nullptr;
+  const auto look = [&] {
+    for (const Mark& mark : marks_)
+      if (mark.calls >= calls && (found == nullptr || mark.calls < found->calls)) found = &mark;
+  };
+  look();
+  if (found == nullptr) {
+    set_mark();
+    look();
+  }
+  NF_CUDA_CHECK(cudaStreamWaitEvent(copy_, found->event, 0));
+}
+
+std::uint64_t Runtime::calls_before_write(const void* target) const {
+  const auto* address = static_cast<const std::byte*>(target);
+  auto range = ranges_.upper_bound(address);
+  if (range == ranges_.begin()) return calls_;
+  range = std::prev(range);
+  return range->second->reuse().calls_before_write(address - range->first, calls_);
+}
+
+Runtime::Staging& Runtime::next_staging() {
+  Staging& staging = staging_[next_staging_++ % staging_.size()];
+  NF_CUDA_CHECK(cudaEventSynchronize(staging.used));
+  return staging;
 }
 
 void Runtime::copy_from_host(void* target, const void* source, std::int64_t bytes) {
   if (bytes == 0) return;
   select();
-  // The target's memory may still be in use by what was computed before it was granted anew.
-  NF_CUDA_CHECK(cudaEventRecord(computed_, compute_));
-  NF_CUDA_CHECK(cudaStreamWaitEvent(copy_, computed_, 0));
+  const std::lock_guard lock(mutex_);
+  wait_for_calls(calls_before_write(target));
   for (std::int64_t done = 0; done < bytes; done += kStagingBytes) {
     const auto part = static_cast<std::size_t>(std::min(kStagingBytes, bytes - done));
-    Staging& staging = staging_[next_staging_++ % staging_.size()];
-    NF_CUDA_CHECK(cudaEventSynchronize(staging.read));
+    Staging& staging = next_staging();
     std::memcpy(staging.memory, static_cast<const std::byte*>(source) + done, part);
     NF_CUDA_CHECK(cudaMemcpyAsync(static_cast<std::byte*>(target) + done, staging.memory, part,
                                   cudaMemcpyHostToDevice, copy_));
-    NF_CUDA_CHECK(cudaEventRecord(staging.read, copy_));
+    NF_CUDA_CHECK(cudaEventRecord(staging.used, copy_));
   }
   NF_CUDA_CHECK(cudaEventRecord(copied_, copy_));
   NF_CUDA_CHECK(cudaStreamWaitEvent(compute_, copied_, 0));
@@ -154,9 +227,28 @@ void Runtime::copy_from_host(void* target, const void* source, std::int64_t byte
 void Runtime::copy_to_host(void* target, const void* source, std::int64_t bytes) {
   if (bytes == 0) return;
   select();
-  NF_CUDA_CHECK(cudaMemcpyAsync(target, source, static_cast<std::size_t>(bytes),
-                                cudaMemcpyDeviceToHost, compute_));
-  NF_CUDA_CHECK(cudaStreamSynchronize(compute_));
+  const std::lock_guard lock(mutex_);
+  // As many parts under way as there is staging memory: one is taken out while others come in.
+  const std::int64_t parts = (bytes + kStagingBytes - 1) / kStagingBytes;
+  const auto size = [&](std::int64_t part) {
+    return static_cast<std::size_t>(std::min(kStagingBytes, bytes - part * kStagingBytes));
+  };
+  std::array<const Staging*, kStagings> under_way{};
+  const auto fetch = [&](std::int64_t part) {
+    Staging& staging = next_staging();
+    NF_CUDA_CHECK(cudaMemcpyAsync(staging.memory,
+                                  static_cast<const std::byte*>(source) + part * kStagingBytes,
+                                  size(part), cudaMemcpyDeviceToHost, compute_));
+    NF_CUDA_CHECK(cudaEventRecord(staging.used, compute_));
+    under_way[static_cast<std::size_t>(part % kStagings)] = &staging;
+  };
+  for (std::int64_t part = 0; part < std::min(parts, kStagings); ++part) fetch(part);
+  for (std::int64_t part = 0; part < parts; ++part) {
+    const Staging& staging = *under_way[static_cast<std::size_t>(part % kStagings)];
+    NF_CUDA_CHECK(cudaEventSynchronize(staging.used));
+    std::memcpy(static_cast<std::byte*>(target) + part * kStagingBytes, staging.memory, size(part));
+    if (part + kStagings < parts) fetch(part + kStagings);
+  }
 }
 
 void Runtime::synchronize() {

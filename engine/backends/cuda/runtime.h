@@ -4,12 +4,16 @@
 #include <cuda_runtime.h>
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "engine/memory/pool.h"
+#include "engine/memory/reuse.h"
 
 namespace nf::cuda {
 
@@ -20,7 +24,7 @@ struct DeviceCount {
 };
 DeviceCount count_devices();
 
-/// For one calling thread at a time.
+/// Calls that compute come from one thread at a time.
 class Runtime {
  public:
   /// Throws Error where the device does not answer.
@@ -29,8 +33,9 @@ class Runtime {
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
 
-  int index() const { return index_; }
   cudaStream_t compute_stream() const { return compute_; }
+  /// The stream for one call that computes, the device made the current one.
+  cudaStream_t next_call();
   /// Bytes that are free on the device now.
   std::int64_t free_bytes() const;
   /// Bytes that the device's context and the libraries' handles take outside of any pool, as the
@@ -40,34 +45,54 @@ class Runtime {
   /// To be called when the libraries' handles are there.
   void measure_context();
 
-  /// One piece of device memory for a pool.
+  /// One piece of device memory for a pool, which must not outlive this.
   std::unique_ptr<AddressRange> reserve(std::int64_t bytes);
 
-  /// Returns as soon as `source` has been read; what is computed later finds the copy done.
+  /// Returns as soon as `source` has been read; what is computed later finds the copy done. It
+  /// overlaps with calls made before, but for those that may use the target's memory.
   void copy_from_host(void* target, const void* source, std::int64_t bytes);
   /// Returns when the bytes are there.
   void copy_to_host(void* target, const void* source, std::int64_t bytes);
   void synchronize();
-  /// Makes this the current device of the calling thread.
-  void select() const;
 
  private:
-  // A copy goes through page-locked memory, which the device reads while the host goes on.
+  class DeviceRange;
+
+  // Copies go through page-locked memory, which the device reaches while the host goes on.
   struct Staging {
     std::byte* memory = nullptr;
-    cudaEvent_t read = nullptr;
+    cudaEvent_t used = nullptr;
   };
+  static constexpr std::int64_t kStagings = 4;
   static constexpr std::int64_t kStagingBytes = std::int64_t{4} << 20;
+
+  // An event on the compute stream behind so many calls.
+  struct Mark {
+    cudaEvent_t event = nullptr;
+    std::uint64_t calls = 0;
+  };
+  static constexpr std::uint64_t kCallsPerMark = 16;
+
+  void select() const;
+  Staging& next_staging();
+  void set_mark();
+  void wait_for_calls(std::uint64_t calls);
+  std::uint64_t calls_before_write(const void* target) const;
 
   int index_;
   std::int64_t used_before_ = -1;
   std::int64_t context_bytes_ = -1;
   cudaStream_t compute_ = nullptr;
   cudaStream_t copy_ = nullptr;
-  cudaEvent_t computed_ = nullptr;
   cudaEvent_t copied_ = nullptr;
-  std::array<Staging, 4> staging_{};
+
+  std::atomic<std::uint64_t> calls_ = 0;
+  std::mutex mutex_;  // for what follows
+  std::array<Staging, kStagings> staging_{};
   std::size_t next_staging_ = 0;
+  std::array<Mark, 16> marks_{};
+  std::size_t next_mark_ = 0;
+  std::map<const std::byte*, DeviceRange*> ranges_;
 };
 
 }  // namespace nf::cuda
