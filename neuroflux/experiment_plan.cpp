@@ -123,7 +123,10 @@ ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape
   Summary& summary = plan.summary;
   summary.model = plan.model->name();
   summary.device = to_string(options.device.device);
-  summary.threads = make_meta_context(options.device)->backend().threads();
+  const ContextPtr meta = make_meta_context(options.device);
+  summary.threads = meta->backend().threads();
+  if (const std::int64_t bytes = meta->backend().context_bytes(); bytes >= 0)
+    summary.context_bytes = bytes;
   summary.seed = options.training.seed;
   summary.budget_bytes = plan_options.budget;
   summary.train_images = data.train_count;

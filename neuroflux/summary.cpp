@@ -98,6 +98,7 @@ json to_json(const Summary& summary) {
           {"threads", summary.threads},
           {"seed", summary.seed},
           {"budget_bytes", summary.budget_bytes},
+          {"context_bytes", or_null(summary.context_bytes)},
           {"train_images", summary.train_images},
           {"validation_images", summary.validation_images},
           {"test_images", summary.test_images},
@@ -155,6 +156,9 @@ std::string to_table(const Summary& summary) {
           method.stopped_early.value_or(false) ? "; later blocks were not trained (saturated)"
                                                : "");
   }
+  if (summary.context_bytes)
+    notes += fmt::format("beside the budget {}'s context and libraries take {}\n", summary.device,
+                         format_bytes(*summary.context_bytes));
   return format_table(rows) + notes;
 }
 

@@ -60,6 +60,8 @@ struct Summary {
   std::int64_t threads = 0;
   std::uint64_t seed = 0;
   std::int64_t budget_bytes = 0;
+  /// What the device's context and libraries take beside the budget, where it tells.
+  std::optional<std::int64_t> context_bytes;
   std::int64_t train_images = 0, validation_images = 0, test_images = 0;
   std::vector<MethodSummary> methods;
 };

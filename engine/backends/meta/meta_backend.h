@@ -18,6 +18,7 @@ class MetaBackend final : public Backend {
   std::int64_t alignment() const override { return target_->alignment(); }
   std::unique_ptr<AddressRange> reserve(std::int64_t bytes) override;
   std::int64_t memory_bytes() const override { return target_->memory_bytes(); }
+  std::int64_t context_bytes() const override { return target_->context_bytes(); }
   int threads() const override { return target_->threads(); }
   void synchronize() override {}
   bool computes_in(DType dtype) const override { return target_->computes_in(dtype); }
