@@ -34,7 +34,9 @@ def compare(options, train_step, model, batch):
               str(options.threads), "--device", options.device]
     rounds = []
     for _ in range(options.rounds):
-        ours = run([train_step, *common, "--json"])
+        # PyTorch's convolutions round to TF32 on GPUs too.
+        tf32 = ["--tf32"] if options.device.startswith("cuda") else []
+        ours = run([train_step, *common, *tf32, "--json"])
         theirs = [run([sys.executable, HERE / "pytorch_step.py", *common, "--layout", layout])
                   for layout in ("nhwc", "nchw")]
         best = max(theirs, key=lambda t: t["images_per_second"])

@@ -51,7 +51,7 @@ bool parse(int argc, char** argv, Options& options) {
   app.add_option("--batch", options.batch, "images per step")->check(CLI::Range(1, 65536));
   app.add_option("--steps", options.steps, "timed steps, after three to warm up")
       ->check(CLI::Range(1, 100000));
-  app.add_option("--device", device, "cpu");
+  app.add_option("--device", device, "cpu, cuda[:N] or simt");
   app.add_option("--threads", options.device.threads, "inside operators, 0: one per core")
       ->check(CLI::Range(0, 1024));
   app.add_option("--width", options.model_options.width, "factor on the net's channels");
@@ -61,6 +61,8 @@ bool parse(int argc, char** argv, Options& options) {
       ->check(CLI::Range(1, 4096));
   app.add_option("--classes", options.model_options.classes, "outputs of the net")
       ->check(CLI::Range(1, 1000000));
+  app.add_flag("--tf32", options.device.tf32,
+               "let a GPU round operands of convolutions and products to 10 bits");
   app.add_flag("--no-onednn", no_onednn, "convolution and matrix product by Eigen");
   app.add_flag("--json", options.json, "one JSON object instead of a line of text");
   try {
@@ -119,6 +121,7 @@ nlohmann::json to_json(const Options& options, const std::string& model, const M
           {"batch", options.batch},
           {"steps", options.steps},
           {"device", to_string(options.device.device)},
+          {"tf32", options.device.tf32},
           {"threads", measured.threads},
           {"library", library(options.device)},
           {"compiler", compiler()},
