@@ -6,44 +6,15 @@
 #include <tuple>
 
 #include "tests/kernels/device.h"
+#include "tests/kernels/sums.h"
 
 namespace nf::NF_TARGET::test {
 namespace {
 
 using std::int64_t;
 
-/// A sum as it should be, and what its terms' sizes add up to: each of `terms` products and
-/// additions may lose half a unit of that in float.
-struct Sum {
-  double value = 0, size = 0;
-  int terms = 0;
-  void add(double term) {
-    value += term;
-    size += std::abs(term);
-    ++terms;
-  }
-};
-
-template <typename T>
-void expect_sums(const std::vector<T>& actual, const std::vector<Sum>& expected) {
-  ASSERT_EQ(actual.size(), expected.size());
-  // Half of f16's smallest number; those of the others are far below.
-  const double smallest = std::is_same_v<T, f16> ? 0x1p-25 : 0x1p-149;
-  for (std::size_t i = 0; i < actual.size(); ++i) {
-    const Sum& sum = expected[i];
-    const double value = to_host_float(actual[i]);
-    if (!std::isfinite(sum.value)) {
-      if (std::isnan(sum.value))
-        ASSERT_TRUE(std::isnan(value)) << value << " at element " << i;
-      else
-        ASSERT_EQ(value, sum.value) << "element " << i;
-      continue;
-    }
-    const double in_float = (sum.terms + 1) * 0x1p-24 * sum.size;
-    const double tolerance = in_float + kRounding<T> * (std::abs(sum.value) + in_float) + smallest;
-    ASSERT_NEAR(value, sum.value, tolerance) << "element " << i;
-  }
-}
+/// Of a sum beside its terms: that with the bias.
+constexpr int kOtherRoundings = 1;
 
 struct Filter {
   int64_t kh, kw, stride, padding;
@@ -119,7 +90,7 @@ void check_forward(const DepthwiseProblem& p, const Values<T>& v, bool biased, O
   });
   DeviceArray<T> x(v.x, off.in), w(v.w, off.filters), bias(v.bias, 1), y(out_size(p), off.out);
   depthwise_forward(kStream, p, x.data(), w.data(), biased ? bias.data() : nullptr, y.data());
-  expect_sums(y.host(), expected);
+  expect_sums(y.host(), expected, kOtherRoundings);
 }
 
 template <typename T>
@@ -133,7 +104,7 @@ void check_backward_input(const DepthwiseProblem& p, const Values<T>& v, bool ac
   });
   DeviceArray<T> dy(v.dy, off.out), w(v.w, off.filters), dx(v.dx, off.in);
   depthwise_backward_input(kStream, p, dy.data(), w.data(), dx.data(), accumulate);
-  expect_sums(dx.host(), expected);
+  expect_sums(dx.host(), expected, kOtherRoundings);
 }
 
 template <typename T>
@@ -151,7 +122,7 @@ void check_backward_weight(const DepthwiseProblem& p, const Values<T>& v, bool a
   DeviceArray<float> workspace(bytes / 4);
   depthwise_backward_weight(kStream, p, x.data(), dy.data(), dw.data(), accumulate,
                             workspace.data());
-  expect_sums(dw.host(), expected);
+  expect_sums(dw.host(), expected, kOtherRoundings);
 }
 
 template <typename T>

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "tests/kernels/device.h"
+#include "tests/kernels/sums.h"
 #if !defined(NF_TESTS_ON_GPU)
 #include "kernels/divider.h"
 #endif
@@ -18,30 +19,8 @@ using std::int64_t;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
-/// A sum as it should be, and what its terms' sizes add up to: each of `terms` additions may lose
-/// half a unit of that in float, and the factor before them two more.
-struct Sum {
-  double value = 0, size = 0;
-  int terms = 0;
-  void add(double term) {
-    value += term;
-    size += std::abs(term);
-    ++terms;
-  }
-};
-
-template <typename T>
-void expect_sums(const std::vector<T>& actual, const std::vector<Sum>& expected) {
-  ASSERT_EQ(actual.size(), expected.size());
-  // Half of f16's smallest number; those of the others are far below.
-  const double smallest = std::is_same_v<T, f16> ? 0x1p-25 : 0x1p-149;
-  for (std::size_t i = 0; i < actual.size(); ++i) {
-    const Sum& sum = expected[i];
-    const double in_float = (sum.terms + 3) * 0x1p-24 * sum.size;
-    const double tolerance = in_float + kRounding<T> * (std::abs(sum.value) + in_float) + smallest;
-    ASSERT_NEAR(to_host_float(actual[i]), sum.value, tolerance) << "element " << i;
-  }
-}
+/// Of a sum beside its terms: its factor, and the product with it.
+constexpr int kOtherRoundings = 3;
 
 PoolWindows windows(int64_t n, int64_t h, int64_t w, int64_t c, int64_t kernel, int64_t stride,
                     int64_t padding, bool count_include_pad = true) {
@@ -167,7 +146,7 @@ void check_max_backward(const PoolWindows& p, bool accumulate, int64_t index_off
                             index_offset);
   DeviceArray<T> dy(upstream, dy_offset), dx(before, dx_offset);
   max_pool_backward(kStream, p, argmax.data(), dy.data(), dx.data(), accumulate);
-  expect_sums(dx.host(), expected);
+  expect_sums(dx.host(), expected, kOtherRoundings);
 }
 
 template <typename T>
@@ -188,10 +167,10 @@ void check_average(const PoolWindows& p, bool accumulate, int64_t in_offset = 0,
   });
   DeviceArray<T> x(inputs, in_offset), y(out_size(p), out_offset);
   avg_pool_forward(kStream, p, x.data(), y.data());
-  expect_sums(y.host(), means);
+  expect_sums(y.host(), means, kOtherRoundings);
   DeviceArray<T> dy(upstream, out_offset), dx(before, in_offset);
   avg_pool_backward(kStream, p, dy.data(), dx.data(), accumulate);
-  expect_sums(dx.host(), gradients);
+  expect_sums(dx.host(), gradients, kOtherRoundings);
 }
 
 struct Adaptive {
@@ -234,11 +213,11 @@ void check_adaptive(const Adaptive& p, bool accumulate, int64_t in_offset = 0,
   DeviceArray<T> x(inputs, in_offset);
   DeviceArray<T> y(static_cast<int64_t>(upstream.size()), out_offset);
   adaptive_avg_pool_forward(kStream, p.n, p.h, p.w, p.c, p.out_h, p.out_w, x.data(), y.data());
-  expect_sums(y.host(), means);
+  expect_sums(y.host(), means, kOtherRoundings);
   DeviceArray<T> dy(upstream, out_offset), dx(before, in_offset);
   adaptive_avg_pool_backward(kStream, p.n, p.h, p.w, p.c, p.out_h, p.out_w, dy.data(), dx.data(),
                              accumulate);
-  expect_sums(dx.host(), gradients);
+  expect_sums(dx.host(), gradients, kOtherRoundings);
 }
 
 // Tails, one channel, one row, one pixel, cells that no window covers, windows that overlap, rows
