@@ -95,6 +95,21 @@ TYPED_TEST(KernelsRandom, DropoutInPlace) {
   EXPECT_EQ(as_floats(x.host()), as_floats(y.host()));
 }
 
+// An element's own number as p keeps it, the next larger p drops it: in vectors and behind them.
+TYPED_TEST(KernelsRandom, DropoutKeepsFromPOn) {
+  using T = TypeParam;
+  constexpr std::int64_t n = 11;
+  DeviceArray<T> x(std::vector<T>(n, from_host_float<T>(1))), y(n);
+  for (std::int64_t i = 0; i < n; ++i) {
+    const Philox4 draw = philox(kKey, static_cast<std::uint64_t>(i / 4), 0);
+    const double u = static_cast<double>(uniform01(draw.v[i % 4]));
+    dropout(kStream, u, kKey, x.data(), y.data(), n, false);
+    EXPECT_NE(as_floats(y.host())[static_cast<std::size_t>(i)], 0) << "element " << i;
+    dropout(kStream, std::nextafter(u, 1.0), kKey, x.data(), y.data(), n, false);
+    EXPECT_EQ(as_floats(y.host())[static_cast<std::size_t>(i)], 0) << "element " << i;
+  }
+}
+
 TYPED_TEST(KernelsRandom, FillsAreTheHostsBits) {
   using T = TypeParam;
   for (const std::int64_t n : kSizes)
