@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "neuroflux/plan.h"
+#include "neuroflux/local_net.h"
 #include "nn/state_dict.h"
 
 namespace nf {

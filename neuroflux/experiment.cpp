@@ -8,10 +8,7 @@
 
 #include "engine/atomic_file.h"
 #include "engine/text.h"
-#include "engine/timer.h"
 #include "neuroflux/activation_cache.h"
-#include "neuroflux/saved_net.h"
-#include "nn/bp_trainer.h"
 
 namespace fs = std::filesystem;
 
@@ -78,13 +75,12 @@ class Experiment {
 
   Summary run() {
     std::vector<MethodSummary>& methods = plan_.summary.methods;
+    const MethodRun input{data_,   training_,           observer_,
+                          device_, options_.run_folder, options_.batch};
     for (std::size_t i = 0; i < methods.size(); ++i) {
       if (!methods[i].fits) continue;
       try {
-        if (methods[i].name == "bp")
-          run_bp(methods[i]);
-        else
-          run_neuroflux(methods[i]);
+        plan_.methods[i]->run(input, methods[i]);
       } catch (const std::exception& error) {
         // What other methods took hours for must not be lost with this one.
         methods[i].error = error.what();
@@ -108,8 +104,11 @@ class Experiment {
       training_.cache_folder = options_.run_folder / "cache";
     else
       training_.cache_folder /= unique_name();
-    if (plan_.plan.fits && plan_.plan.blocks.size() > 1)
-      check_cache_folder(training_.cache_folder, plan_.plan.cache_bytes);
+    for (const auto& method : plan_.methods) {
+      const Plan* plan = method->local_plan();
+      if (plan != nullptr && plan->fits && plan->blocks.size() > 1)
+        check_cache_folder(training_.cache_folder, plan->cache_bytes);
+    }
   }
 
   static std::string unique_name() {
@@ -122,114 +121,6 @@ class Experiment {
 
   void write(const char* name, const std::string& text) const {
     replace_file(options_.run_folder / name, text);
-  }
-
-  SavedNet saved_net(std::int64_t exit_unit) const {
-    SavedNet saved;
-    saved.model = plan_.model->name();
-    saved.options = plan_.model->options();
-    saved.transform = data_.transform();
-    saved.exit_unit = exit_unit;
-    if (exit_unit == 0) return saved;
-    saved.auxiliary_rule = plan_.rule->name();
-    for (const UnitPlan& unit : plan_.plan.units)
-      saved.auxiliary_widths.push_back(unit.auxiliary_width);
-    return saved;
-  }
-
-  void measure_speed(MethodSummary& method, nn::Module& net) const {
-    const InferenceSpeed speed = measure_inference(net, plan_.model->options().input, device_,
-                                                   std::min(options_.batch, data_.train_count()));
-    if (speed.batch == 0) return;
-    method.inference_images_per_second = speed.images_per_second;
-    method.inference_batch = speed.batch;
-  }
-
-  void run_bp(MethodSummary& method) {
-    const Stage stage{"bp", 0, 0};
-    const std::int64_t batch = plan_.bp.batch;
-    nn::StateDict weights;
-    {
-      const ContextPtr context = Context::create(device_);
-      Pool& pool = context->pool();
-      TraceScope trace(pool, observer_.trace);
-      if (observer_.trace != nullptr) observer_.trace->set_stage(describe(stage));
-      nn::BpTrainer trainer(context, *plan_.model, scaled_optimizer(training_, batch),
-                            training_.seed);
-      const std::unique_ptr<nn::Loader> train = data_.train(), validation = data_.validation(),
-                                        test = data_.test();
-      nn::FitObserver fit_observer;
-      fit_observer.on_step = [&](const nn::StepProgress& progress) {
-        trace.end();
-        if (observer_.on_step) observer_.on_step(stage, progress);
-      };
-      fit_observer.on_epoch = [&](const nn::EpochMetrics& metrics) {
-        observer_.on_epoch(stage, metrics);
-      };
-      fit_observer.on_evaluated = [&] {
-        if (observer_.on_batch) observer_.on_batch(stage);
-      };
-      nn::FitOptions fit = fit_options(training_, batch, data_.train_count());
-      fit.name = describe(stage);
-      const nn::FitResult fitted =
-          nn::fit(trainer, *train, data_.validation_count() > 0 ? validation.get() : nullptr, fit,
-                  fit_observer);
-      const Timer timer;
-      if (data_.test_count() > 0)
-        method.test_accuracy = nn::evaluate(trainer, *test, batch, fit_observer.on_evaluated)
-                                   .front()
-                                   .validation_accuracy;
-      method.evaluation_seconds = fitted.evaluation_seconds + timer.seconds();
-      method.train_seconds = fitted.train_seconds;
-      if (data_.validation_count() > 0)
-        method.validation_accuracy = fitted.epochs.back().outputs.front().validation_accuracy;
-      method.measured_peak_bytes = pool.stats().peak_reserved;
-      plan_.model->save(weights);
-    }
-    method.plan_seconds = plan_.bp_seconds;
-    method.total_seconds =
-        *method.plan_seconds + *method.train_seconds + *method.evaluation_seconds;
-    method.weights = "bp.safetensors";
-    saved_net(0).write(options_.run_folder / method.weights, weights);
-    measure_speed(method, *plan_.model);
-  }
-
-  void run_neuroflux(MethodSummary& method) {
-    const LocalNet net(*plan_.model, *plan_.rule, plan_.plan);
-    const LocalResult result =
-        train_locally(Context::create(device_), net, plan_.plan, data_, training_, observer_);
-    const ExitResult& chosen = result.exits[result.chosen];
-    method.batches.clear();
-    for (std::size_t i = 0; i < result.blocks.size(); ++i) {
-      const BlockResult& block = result.blocks[i];
-      BlockSummary& summary = method.blocks[i];
-      summary.measured_peak_bytes = block.measured_peak_bytes;
-      summary.train_seconds = block.train_seconds;
-      summary.cache_seconds = block.cache_seconds;
-      summary.cache_wait_seconds = block.cache_wait_seconds;
-      method.batches.push_back(block.plan.batch);
-    }
-    for (const ExitResult& exit : result.exits)
-      method.exits.push_back(
-          {exit.unit + 1, exit.parameters, exit.flops, exit.validation_accuracy});
-    method.exit_unit = chosen.unit + 1;
-    method.stopped_early = result.stopped_early;
-    method.predicted_peak_bytes = result.predicted_peak_bytes;
-    method.measured_peak_bytes = result.measured_peak_bytes;
-    method.train_seconds = result.train_seconds;
-    method.evaluation_seconds = result.evaluation_seconds;
-    method.plan_seconds = plan_.neuroflux_seconds;
-    method.total_seconds = *method.plan_seconds + result.train_seconds + result.evaluation_seconds;
-    if (data_.validation_count() > 0) method.validation_accuracy = chosen.validation_accuracy;
-    if (data_.test_count() > 0) method.test_accuracy = result.test_accuracy;
-    method.parameters = chosen.parameters;
-    method.flops = chosen.flops;
-    method.weights = "neuroflux.safetensors";
-    saved_net(chosen.unit + 1)
-        .write(options_.run_folder / method.weights,
-               exit_weights(net, result.weights, chosen.unit));
-    ExitNet exit(net, chosen.unit);
-    measure_speed(method, exit);
   }
 
   const ExperimentOptions& options_;

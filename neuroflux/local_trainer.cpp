@@ -170,19 +170,8 @@ class Run {
     if (data_.validation_count() > 0) validation_source = &source_of(validation, validation_);
     nn::FitOptions fit = fit_options(options_, planned.batch, data_.train_count());
     fit.name = describe(stage);
-    const nn::FitResult fitted = nn::fit(block, train_source, validation_source, fit,
-                                         {.on_step =
-                                              [&](const nn::StepProgress& progress) {
-                                                trace.end();
-                                                if (observer_.on_step)
-                                                  observer_.on_step(stage, progress);
-                                              },
-                                          .on_epoch =
-                                              [&](const nn::EpochMetrics& metrics) {
-                                                if (observer_.on_epoch)
-                                                  observer_.on_epoch(stage, metrics);
-                                              },
-                                          .on_evaluated = [&] { report_batch(stage); }});
+    const nn::FitResult fitted =
+        nn::fit(block, train_source, validation_source, fit, fit_observer(observer_, stage, trace));
     result.train_seconds = fitted.train_seconds;
     result.evaluation_seconds = fitted.evaluation_seconds;
     if (train) result.cache_wait_seconds = train->wait_seconds();
@@ -292,6 +281,23 @@ class Run {
 std::string describe(const Stage& stage) {
   return stage.blocks == 0 ? stage.method
                            : fmt::format("{} block {}/{}", stage.method, stage.block, stage.blocks);
+}
+
+nn::FitObserver fit_observer(const TrainingObserver& observer, const Stage& stage,
+                             TraceScope& trace) {
+  return {.on_step =
+              [&observer, &trace, stage](const nn::StepProgress& progress) {
+                trace.end();
+                if (observer.on_step) observer.on_step(stage, progress);
+              },
+          .on_epoch =
+              [&observer, stage](const nn::EpochMetrics& metrics) {
+                if (observer.on_epoch) observer.on_epoch(stage, metrics);
+              },
+          .on_evaluated =
+              [&observer, stage] {
+                if (observer.on_batch) observer.on_batch(stage);
+              }};
 }
 
 nn::OptimizerOptions scaled_optimizer(const TrainingOptions& options, std::int64_t batch) {

@@ -10,7 +10,7 @@
 
 #include "engine/memory/trace.h"
 #include "neuroflux/exits.h"
-#include "neuroflux/plan.h"
+#include "neuroflux/local_net.h"
 #include "nn/data/training_data.h"
 #include "nn/fit.h"
 #include "nn/state_dict.h"
@@ -65,6 +65,10 @@ struct TrainingObserver {
   /// step.
   MemoryTrace* trace = nullptr;
 };
+
+/// What nn::fit tells of one stage, passed on to an observer; `trace` ends with the first step.
+nn::FitObserver fit_observer(const TrainingObserver& observer, const Stage& stage,
+                             TraceScope& trace);
 
 struct BlockResult {
   BlockPlan plan;

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "neuroflux/exits.h"
-#include "neuroflux/plan.h"
+#include "neuroflux/local_net.h"
 #include "nn/data/transform.h"
 #include "nn/model.h"
 

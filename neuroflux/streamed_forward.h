@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "neuroflux/plan.h"
+#include "neuroflux/local_net.h"
 #include "nn/state_dict.h"
 
 namespace nf {

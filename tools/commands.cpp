@@ -140,10 +140,12 @@ void run_training(const CommandLine& line, const std::string& program) {
   {
     Progress progress(stderr, isatty(STDERR_FILENO) != 0, data.validation_count() > 0);
     const nn::TrainingDataOptions& augmentation = options.data_options;
-    if ((augmentation.crop_padding > 0 || augmentation.flip) && plan.plan.blocks.size() > 1)
-      progress.message(
-          "augmentation acts on the first block of neuroflux only: later ones learn from features "
-          "that were cached once");
+    for (const MethodSummary& method : plan.summary.methods)
+      if ((augmentation.crop_padding > 0 || augmentation.flip) && method.blocks.size() > 1)
+        progress.message(fmt::format(
+            "augmentation acts on the first block of {} only: later ones learn from features that "
+            "were cached once",
+            method.name));
     summary = run_experiment(options, std::move(plan), data, observe(progress));
     InterruptGuard::check("the end of the run");
   }

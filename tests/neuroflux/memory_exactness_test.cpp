@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "neuroflux/memory_profile.h"
-#include "neuroflux/plan.h"
+#include "neuroflux/local_net.h"
 #include "nn/models/registry.h"
 #include "tests/neuroflux/phase_peaks.h"
 

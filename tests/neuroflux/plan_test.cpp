@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "neuroflux/local_net.h"
 #include "nn/models/registry.h"
 
 namespace nf {

@@ -58,7 +58,7 @@ TEST(Plan, JsonHoldsAllFields) {
   for (const json& block : blocks)
     for (const char* key : {"batch", "predicted_peak_bytes", "measured_peak_bytes"})
       EXPECT_TRUE(block.contains(key)) << key;
-  EXPECT_EQ(document.at("units").size(), 8U);
+  EXPECT_EQ(method_of(document, "neuroflux").at("units").size(), 8U);
 }
 
 TEST(Plan, TableIsForPeople) {

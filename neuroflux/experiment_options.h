@@ -1,0 +1,52 @@
+// What an experiment is: net, data, methods, device, output.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "neuroflux/local_trainer.h"
+#include "nn/data/training_data.h"
+
+namespace nf {
+
+struct ExperimentOptions {
+  // Net
+  std::string model = "vgg11";
+  double width = 1.0;
+  double dropout = 0.0;
+  // Data: a folder of IDX files, or "generated"
+  std::string data;
+  nn::TrainingDataOptions data_options;
+  nn::GeneratedOptions generated;  ///< training set; the test set is a fifth of it
+  // Method
+  std::vector<std::string> methods{"bp", "neuroflux"};
+  std::int64_t budget = 0;  ///< bytes; 0: what the device has
+  std::int64_t batch = 64;
+  double rho = 0.4;
+  std::string auxiliary = "adaptive";
+  /// Its cache folder, when empty, is one in the run folder; else each run makes its own within.
+  LocalTrainingOptions training;
+  // Device
+  ContextOptions device;
+  // Output
+  std::filesystem::path run_folder;
+  std::string config_text;      ///< written to config.toml
+  std::filesystem::path trace;  ///< memory events of each method's first steps; empty: none
+};
+
+/// Throws Error naming the option, its rule and its value (with the nearest name where one is
+/// unknown).
+void check_experiment(const ExperimentOptions& options);
+
+/// What a plan needs to know of the data; from a data set, or given by hand.
+struct DataShape {
+  Shape sample{32, 32, 3};  ///< (H, W, C)
+  std::int64_t classes = 10;
+  std::int64_t train_count = 45000, validation_count = 5000, test_count = 10000;
+};
+
+DataShape data_shape(const nn::TrainingData& data);
+
+}  // namespace nf

@@ -1,0 +1,52 @@
+#include "neuroflux/method.h"
+
+#include <algorithm>
+#include <array>
+
+#include "engine/text.h"
+#include "engine/timer.h"
+
+namespace nf {
+namespace {
+
+struct Entry {
+  const char* name;
+  std::unique_ptr<Method> (*plan)(const MethodInput&);
+};
+constexpr std::array kMethods{Entry{"bp", plan_bp}, Entry{"neuroflux", plan_neuroflux}};
+
+}  // namespace
+
+const std::vector<std::string>& method_names() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all;
+    for (const Entry& entry : kMethods) all.emplace_back(entry.name);
+    return all;
+  }();
+  return names;
+}
+
+std::unique_ptr<Method> plan_method(const std::string& name, const MethodInput& input) {
+  for (const Entry& entry : kMethods)
+    if (name == entry.name) return entry.plan(input);
+  fail("methods: '{}' is not known; did you mean '{}'?", name, nearest_name(name, method_names()));
+}
+
+void measure_speed(const MethodRun& run, nn::Module& net, MethodSummary& summary) {
+  const InferenceSpeed speed =
+      measure_inference(net, run.data.sample_shape(), run.device,
+                        std::min(run.inference_batch, run.data.train_count()));
+  if (speed.batch == 0) return;
+  summary.inference_images_per_second = speed.images_per_second;
+  summary.inference_batch = speed.batch;
+}
+
+SavedNet describe_net(const nn::Model& model, const nn::TrainingData& data) {
+  SavedNet saved;
+  saved.model = model.name();
+  saved.options = model.options();
+  saved.transform = data.transform();
+  return saved;
+}
+
+}  // namespace nf

@@ -1,0 +1,113 @@
+// Adaptive local learning, block by block from the activation cache.
+#include "engine/timer.h"
+#include "neuroflux/local_block.h"
+#include "neuroflux/method.h"
+
+namespace nf {
+namespace {
+
+BlockSummary describe_block(const BlockPlan& block) {
+  BlockSummary summary;
+  summary.first_unit = block.first_unit + 1;
+  summary.last_unit = block.last_unit + 1;
+  summary.batch = block.batch;
+  summary.predicted_peak_bytes = block.predicted_peak_bytes;
+  summary.cache_bytes = block.cache_bytes;
+  return summary;
+}
+
+class LocalMethod : public Method {
+ public:
+  explicit LocalMethod(const MethodInput& input)
+      : model_(input.model), rule_(make_auxiliary_rule(input.options.auxiliary)) {
+    const Timer timer;
+    plan_ = make_plan(model_, *rule_, input.plan, input.options.device);
+    planned_.name = "neuroflux";
+    planned_.plan_seconds = timer.seconds();
+    planned_.fits = plan_.fits;
+    planned_.minimum_budget_bytes = plan_.minimum_budget;
+    planned_.full_parameters = plan_.full_parameters;
+    planned_.unit_count = model_.unit_count();
+    if (!plan_.fits) return;
+    planned_.predicted_peak_bytes = plan_.predicted_peak_bytes;
+    for (const BlockPlan& block : plan_.blocks) {
+      planned_.batches.push_back(block.batch);
+      planned_.blocks.push_back(describe_block(block));
+    }
+  }
+
+  const Plan* local_plan() const override { return &plan_; }
+
+  void trace(const ContextPtr& meta, const nn::OptimizerOptions& optimizer,
+             MemoryTrace& trace) const override {
+    const LocalNet net(model_, *rule_, plan_);
+    Stage stage{planned_.name, 0, static_cast<std::int64_t>(plan_.blocks.size())};
+    for (const BlockPlan& planned : plan_.blocks) {
+      ++stage.block;
+      trace.set_stage(describe(stage));
+      LocalBlock block(meta, net.range(planned.first_unit, planned.last_unit),
+                       net.input_sample(planned.first_unit), optimizer, 0);
+      block.train(nullptr, nullptr, planned.batch, {});
+    }
+  }
+
+  void run(const MethodRun& run, MethodSummary& summary) const override {
+    const LocalNet net(model_, *rule_, plan_);
+    const LocalResult result = train_locally(Context::create(run.device), net, plan_, run.data,
+                                             run.training, run.observer);
+    summarise(result, run.data, summary);
+    const std::int64_t unit = result.exits[result.chosen].unit;
+    SavedNet saved = describe_net(model_, run.data);
+    saved.exit_unit = unit + 1;
+    saved.auxiliary_rule = rule_->name();
+    for (const UnitPlan& planned : plan_.units)
+      saved.auxiliary_widths.push_back(planned.auxiliary_width);
+    summary.weights = planned_.name + ".safetensors";
+    saved.write(run.folder / summary.weights, exit_weights(net, result.weights, unit));
+    ExitNet exit(net, unit);
+    measure_speed(run, exit, summary);
+  }
+
+ private:
+  static void summarise(const LocalResult& result, const nn::TrainingData& data,
+                        MethodSummary& summary) {
+    summary.batches.clear();
+    for (std::size_t i = 0; i < result.blocks.size(); ++i) {
+      const BlockResult& block = result.blocks[i];
+      BlockSummary& described = summary.blocks[i];
+      described.measured_peak_bytes = block.measured_peak_bytes;
+      described.train_seconds = block.train_seconds;
+      described.cache_seconds = block.cache_seconds;
+      described.cache_wait_seconds = block.cache_wait_seconds;
+      summary.batches.push_back(block.plan.batch);
+    }
+    for (const ExitResult& exit : result.exits)
+      summary.exits.push_back(
+          {exit.unit + 1, exit.parameters, exit.flops, exit.validation_accuracy});
+    const ExitResult& chosen = result.exits[result.chosen];
+    summary.exit_unit = chosen.unit + 1;
+    summary.stopped_early = result.stopped_early;
+    summary.predicted_peak_bytes = result.predicted_peak_bytes;
+    summary.measured_peak_bytes = result.measured_peak_bytes;
+    summary.train_seconds = result.train_seconds;
+    summary.evaluation_seconds = result.evaluation_seconds;
+    summary.total_seconds =
+        *summary.plan_seconds + result.train_seconds + result.evaluation_seconds;
+    if (data.validation_count() > 0) summary.validation_accuracy = chosen.validation_accuracy;
+    if (data.test_count() > 0) summary.test_accuracy = result.test_accuracy;
+    summary.parameters = chosen.parameters;
+    summary.flops = chosen.flops;
+  }
+
+  nn::Model& model_;
+  std::shared_ptr<const AuxiliaryRule> rule_;
+  Plan plan_;
+};
+
+}  // namespace
+
+std::unique_ptr<Method> plan_neuroflux(const MethodInput& input) {
+  return std::make_unique<LocalMethod>(input);
+}
+
+}  // namespace nf
