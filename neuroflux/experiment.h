@@ -29,6 +29,8 @@ ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape
 nlohmann::json to_json(const ExperimentPlan& plan);
 /// Units and blocks for people.
 std::string to_table(const ExperimentPlan& plan);
+/// Why each unit has its classifier and its block, one line a unit.
+std::string explanation(const ExperimentPlan& plan);
 
 /// Memory events of one step of each method that fits (of each of its blocks), on the meta device.
 void trace_plan(const ExperimentPlan& plan, const ExperimentOptions& options, MemoryTrace& trace);

@@ -25,6 +25,11 @@ struct ExperimentOptions {
   std::int64_t budget = 0;  ///< bytes; 0: what the device has
   std::int64_t batch = 64;
   double rho = 0.4;
+  std::string partition = "optimal";
+  MemoryModel memory_model = MemoryModel::exact;
+  /// Whether the planner measures times on the device before it plans, or predicts them.
+  bool profile = false;
+  std::filesystem::path plan_file;  ///< of neuroflux, to be run as given; empty: plan
   std::string auxiliary = "adaptive";
   /// Its cache folder, when empty, is one in the run folder; else each run makes its own within.
   LocalTrainingOptions training;

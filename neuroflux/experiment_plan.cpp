@@ -1,10 +1,16 @@
 // Planning for an experiment: no device, no data.
+#include <unistd.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "engine/text.h"
 #include "neuroflux/experiment.h"
+#include "neuroflux/plan_file.h"
+#include "neuroflux/time_profile.h"
 #include "nn/models/registry.h"
+
+namespace fs = std::filesystem;
 
 namespace nf {
 namespace {
@@ -16,23 +22,36 @@ std::int64_t usable_budget(const ExperimentOptions& options) {
   return make_meta_context(options.device)->backend().memory_bytes();
 }
 
-json unit_json(const UnitPlan& unit) {
-  return {{"name", unit.name},
-          {"output",
-           std::vector<std::int64_t>(unit.output.extents().begin(), unit.output.extents().end())},
-          {"parameters", unit.parameters},
-          {"auxiliary_width", unit.auxiliary_width},
-          {"auxiliary_parameters", unit.auxiliary_parameters},
-          {"flops", unit.flops},
-          {"auxiliary_flops", unit.auxiliary_flops},
-          {"feasible_batch", unit.feasible_batch},
-          {"minimum_budget_bytes", unit.minimum_budget},
-          {"exit_parameters", unit.exit_parameters},
-          {"exit_flops", unit.exit_flops}};
+// The folder where the cache will lie may not exist yet, and should not because of a plan.
+fs::path storage_to_measure(const ExperimentOptions& options) {
+  const fs::path& wanted =
+      options.training.cache_folder.empty() ? options.run_folder : options.training.cache_folder;
+  fs::path existing = fs::absolute(wanted.empty() ? fs::path(".") : wanted);
+  std::error_code status;
+  while (!fs::is_directory(existing, status) && existing.has_relative_path())
+    existing = existing.parent_path();
+  return existing / fmt::format("neuroflux-speed-{}", getpid());
+}
+
+std::unique_ptr<TimeModel> time_model(const ExperimentOptions& options, const PlanOptions& plan) {
+  if (!options.profile)
+    return make_predicted_times(options.device, plan.optimizer, nominal_speed(options.device));
+  MeasureOptions measure{.device = options.device,
+                         .optimizer = plan.optimizer,
+                         .cache_folder = storage_to_measure(options),
+                         .cache_dtype = plan.cache_dtype};
+  measure.device.budget = plan.budget;
+  return make_measured_times(measure);
+}
+
+std::string seconds_text(double seconds) {
+  if (seconds < 1.0) return fmt::format("{:.3g} ms", seconds * 1e3);
+  return seconds < 600.0 ? fmt::format("{:.3g} s", seconds)
+                         : fmt::format("{:.3g} min", seconds / 60.0);
 }
 
 // Units and blocks for people.
-std::string local_table(const Plan& plan) {
+std::string local_table(const std::string& method, const Plan& plan) {
   std::vector<std::vector<std::string>> rows{{"unit", "name", "output", "parameters", "aux width",
                                               "aux parameters", "exit parameters", "feasible batch",
                                               "least budget"}};
@@ -42,15 +61,33 @@ std::string local_table(const Plan& plan) {
                     unit.auxiliary_width > 0 ? std::to_string(unit.auxiliary_width) : "head",
                     std::to_string(unit.auxiliary_parameters), std::to_string(unit.exit_parameters),
                     std::to_string(unit.feasible_batch), format_bytes_up(unit.minimum_budget)});
-  std::string text = format_table(rows) + '\n';
+  std::string text = fmt::format("{}: units, auxiliary networks by the rule {}\n{}\n", method,
+                                 plan.auxiliary_rule, format_table(rows));
   if (plan.blocks.empty()) return text;
-  rows = {{"block", "units", "batch", "predicted peak", "cache written"}};
-  for (const BlockPlan& block : plan.blocks)
+  rows = {{"block", "units", "batch", "predicted peak", "cache written", "training", "validation",
+           "cache"}};
+  const bool linear = std::any_of(plan.blocks.begin(), plan.blocks.end(),
+                                  [](const BlockPlan& block) { return block.linear_peak_bytes; });
+  if (linear) rows.front().emplace_back("linear model's peak");
+  for (const BlockPlan& block : plan.blocks) {
     rows.push_back({std::to_string(rows.size()),
                     fmt::format("{}-{}", block.first_unit + 1, block.last_unit + 1),
                     std::to_string(block.batch), format_bytes(block.predicted_peak_bytes),
-                    format_bytes(block.cache_bytes)});
-  return text + format_table(rows) + '\n';
+                    format_bytes(block.cache_bytes), seconds_text(block.time.train),
+                    seconds_text(block.time.evaluation), seconds_text(block.time.cache)});
+    if (!linear) continue;
+    rows.back().push_back("-");
+    if (!block.linear_peak_bytes) continue;
+    const auto bytes = static_cast<double>(*block.linear_peak_bytes);
+    const auto exact = static_cast<double>(block.predicted_peak_bytes);
+    rows.back().back() = fmt::format("{} ({:+.1f}%)", format_bytes(*block.linear_peak_bytes),
+                                     (bytes / exact - 1.0) * 100.0);
+  }
+  return text + fmt::format(
+                    "{}: blocks, partition {}, times {}\n{}all blocks {}; expected with early stop "
+                    "{}\n\n",
+                    method, plan.partition, plan.time_source, format_table(rows),
+                    seconds_text(plan.predicted_seconds), seconds_text(plan.expected_seconds));
 }
 
 }  // namespace
@@ -83,6 +120,7 @@ void check_experiment(const ExperimentOptions& options) {
            "cache type: must be f32, bf16 or f16, got {}", to_string(training.cache_dtype));
   nn::check_optimizer_options(training.optimizer);
   make_auxiliary_rule(options.auxiliary);
+  parse_partition_rule(options.partition);
   if (!options.trace.empty()) check_trace_path(options.trace);
 }
 
@@ -107,6 +145,12 @@ ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape
   plan_options.test_count = data.test_count;
   plan_options.cache_dtype = options.training.cache_dtype;
   plan_options.optimizer = options.training.optimizer;
+  plan_options.partition = parse_partition_rule(options.partition);
+  plan_options.memory_model = options.memory_model;
+  plan_options.epochs = options.training.epochs;
+  plan_options.stop_when_saturated = options.training.stop_when_saturated;
+  plan_options.patience = options.training.patience;
+  const std::unique_ptr<TimeModel> times = time_model(options, plan_options);
 
   Summary& summary = plan.summary;
   summary.model = plan.model->name();
@@ -121,7 +165,7 @@ ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape
   summary.validation_images = data.validation_count;
   summary.test_images = data.test_count;
   for (const std::string& name : options.methods) {
-    plan.methods.push_back(plan_method(name, {*plan.model, options, plan_options}));
+    plan.methods.push_back(plan_method(name, {*plan.model, options, plan_options, *times}));
     summary.methods.push_back(plan.methods.back()->planned());
   }
   return plan;
@@ -133,10 +177,10 @@ json to_json(const ExperimentPlan& plan) {
     const Plan* local = plan.methods[i]->local_plan();
     if (local == nullptr) continue;
     json& method = result["methods"][i];
-    method["auxiliary_rule"] = local->auxiliary_rule;
-    method["cache_bytes"] = local->cache_bytes;
-    method["units"] = json::array();
-    for (const UnitPlan& unit : local->units) method["units"].push_back(unit_json(unit));
+    json blocks = std::move(method["blocks"]);
+    method.update(to_json(*local));
+    for (std::size_t k = 0; k < blocks.size(); ++k) blocks[k].update(method["blocks"][k]);
+    method["blocks"] = std::move(blocks);
   }
   return result;
 }
@@ -144,13 +188,15 @@ json to_json(const ExperimentPlan& plan) {
 std::string to_table(const ExperimentPlan& plan) {
   std::string text;
   for (const auto& method : plan.methods)
-    if (const Plan* local = method->local_plan()) text += local_table(*local);
-  std::vector<std::vector<std::string>> rows{
-      {"method", "status", "batch", "predicted peak", "least budget", "parameters"}};
+    if (const Plan* local = method->local_plan())
+      text += local_table(method->planned().name, *local);
+  std::vector<std::vector<std::string>> rows{{"method", "status", "batch", "predicted peak",
+                                              "predicted time", "least budget", "parameters"}};
   for (const MethodSummary& method : plan.summary.methods) {
     rows.push_back(
         {method.name, method.fits ? "fits" : "does not fit", batches_text(method.batches),
          method.predicted_peak_bytes ? format_bytes(*method.predicted_peak_bytes) : "-",
+         method.predicted_seconds ? seconds_text(*method.predicted_seconds) : "-",
          format_bytes_up(method.minimum_budget_bytes), std::to_string(method.full_parameters)});
   }
   text += format_table(rows);
@@ -159,6 +205,21 @@ std::string to_table(const ExperimentPlan& plan) {
     if (local != nullptr && local->cache_bytes > 0)
       text += fmt::format("activation cache of {} on storage: at most {}\n", method->planned().name,
                           format_bytes(local->cache_bytes));
+  }
+  return text;
+}
+
+std::string explanation(const ExperimentPlan& plan) {
+  std::string text;
+  for (const auto& method : plan.methods) {
+    const Plan* local = method->local_plan();
+    if (local == nullptr) continue;
+    text += fmt::format("{}: why each unit is where it is\n", method->planned().name);
+    std::int64_t number = 0;
+    for (const UnitPlan& unit : local->units)
+      text += fmt::format("  {:>3} {}: width {}: {}.{}\n", ++number, unit.name,
+                          unit.auxiliary_width > 0 ? std::to_string(unit.auxiliary_width) : "-",
+                          unit.why_width, unit.why_here.empty() ? "" : " " + unit.why_here + ".");
   }
   return text;
 }

@@ -55,7 +55,9 @@ class Run {
     made_folder_ = !std::filesystem::exists(options_.cache_folder);
     try {
       train_blocks();
-      result_.chosen = choose_exit(result_.exits, options_.exit_tolerance);
+      result_.chosen = options_.deliver_whole_net
+                           ? result_.exits.size() - 1
+                           : choose_exit(result_.exits, options_.exit_tolerance);
       test();
     } catch (...) {
       remove_all_caches();
@@ -145,7 +147,7 @@ class Run {
 
   void train_block(std::size_t k) {
     const BlockPlan& planned = block_plan(k);
-    const Stage stage{"neuroflux", static_cast<std::int64_t>(k + 1),
+    const Stage stage{options_.method, static_cast<std::int64_t>(k + 1),
                       static_cast<std::int64_t>(plan_.blocks.size())};
     BlockResult result{.plan = planned};
     Pool& pool = context_->pool();

@@ -40,9 +40,11 @@ struct LocalTrainingOptions : TrainingOptions {
   std::filesystem::path cache_folder;  ///< no two runs at a time may have the same
   DType cache_dtype = DType::bf16;
   bool stop_when_saturated = true;
-  std::int64_t patience = 1;      ///< exits that may fail to improve
-  double improvement = 0.005;     ///< that counts, as a fraction
-  double exit_tolerance = 0.005;  ///< below the best exit, as a fraction
+  std::int64_t patience = 1;         ///< exits that may fail to improve
+  double improvement = 0.005;        ///< that counts, as a fraction
+  double exit_tolerance = 0.005;     ///< below the best exit, as a fraction
+  bool deliver_whole_net = false;    ///< instead of the exit with the fewest parameters
+  std::string method = "neuroflux";  ///< its name in stages
 };
 
 /// Which part of a method's work is going on.

@@ -13,7 +13,8 @@ struct Entry {
   const char* name;
   std::unique_ptr<Method> (*plan)(const MethodInput&);
 };
-constexpr std::array kMethods{Entry{"bp", plan_bp}, Entry{"neuroflux", plan_neuroflux}};
+constexpr std::array kMethods{Entry{"bp", plan_bp}, Entry{"local", plan_local},
+                              Entry{"neuroflux", plan_neuroflux}};
 
 }  // namespace
 

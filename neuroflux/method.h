@@ -20,6 +20,7 @@ struct MethodInput {
   nn::Model& model;  ///< must outlive the method
   const ExperimentOptions& options;
   PlanOptions plan;
+  TimeModel& times;
 };
 
 /// What a planned method runs with.
@@ -59,6 +60,7 @@ std::unique_ptr<Method> plan_method(const std::string& name, const MethodInput& 
 
 // The methods' own makers, called by plan_method.
 std::unique_ptr<Method> plan_bp(const MethodInput& input);
+std::unique_ptr<Method> plan_local(const MethodInput& input);
 std::unique_ptr<Method> plan_neuroflux(const MethodInput& input);
 
 /// Measures how fast the delivered net infers, and says so in `summary`.

@@ -10,7 +10,7 @@ class BpMethod : public Method {
  public:
   explicit BpMethod(const MethodInput& input) : model_(input.model) {
     const Timer timer;
-    const BpPlan plan = make_bp_plan(model_, input.plan, input.options.device);
+    const BpPlan plan = make_bp_plan(model_, input.plan, input.options.device, input.times);
     planned_.name = "bp";
     planned_.plan_seconds = timer.seconds();
     planned_.fits = plan.fits;
@@ -19,6 +19,7 @@ class BpMethod : public Method {
     if (!plan.fits) return;
     planned_.batches = {plan.batch};
     planned_.predicted_peak_bytes = plan.predicted_peak_bytes;
+    planned_.predicted_seconds = plan.time.total();
     planned_.parameters = planned_.full_parameters;
     planned_.flops = model_.flops(model_.input_shape(1));
   }

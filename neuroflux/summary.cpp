@@ -24,7 +24,9 @@ json block_json(const BlockSummary& block) {
           {"predicted_peak_bytes", block.predicted_peak_bytes},
           {"measured_peak_bytes", or_null(block.measured_peak_bytes)},
           {"cache_bytes", block.cache_bytes},
+          {"predicted_seconds", or_null(block.predicted_seconds)},
           {"train_seconds", or_null(block.train_seconds)},
+          {"evaluation_seconds", or_null(block.evaluation_seconds)},
           {"cache_seconds", or_null(block.cache_seconds)},
           {"cache_wait_seconds", or_null(block.cache_wait_seconds)}};
 }
@@ -40,6 +42,7 @@ json method_json(const MethodSummary& method) {
               {"batches", method.batches},
               {"predicted_peak_bytes", or_null(method.predicted_peak_bytes)},
               {"measured_peak_bytes", or_null(method.measured_peak_bytes)},
+              {"predicted_seconds", or_null(method.predicted_seconds)},
               {"train_seconds", or_null(method.train_seconds)},
               {"evaluation_seconds", or_null(method.evaluation_seconds)},
               {"plan_seconds", or_null(method.plan_seconds)},
@@ -54,7 +57,7 @@ json method_json(const MethodSummary& method) {
               {"minimum_budget_bytes", method.minimum_budget_bytes},
               {"weights", method.weights.empty() ? json(nullptr) : json(method.weights)}};
   if (!method.error.empty()) result["error"] = method.error;
-  if (method.name != "neuroflux") return result;
+  if (method.unit_count == 0) return result;
   result["blocks"] = json::array();
   for (const BlockSummary& block : method.blocks) result["blocks"].push_back(block_json(block));
   result["exits"] = json::array();

@@ -16,7 +16,8 @@ struct BlockSummary {
   std::int64_t predicted_peak_bytes = 0;
   std::optional<std::int64_t> measured_peak_bytes;
   std::int64_t cache_bytes = 0;
-  std::optional<double> train_seconds, cache_seconds, cache_wait_seconds;
+  std::optional<double> predicted_seconds;  ///< of train and cache
+  std::optional<double> train_seconds, cache_seconds, cache_wait_seconds, evaluation_seconds;
 };
 
 struct ExitSummary {
@@ -34,6 +35,7 @@ struct MethodSummary {
   std::string error;  ///< why it was not finished; empty: it was, or is only planned
   std::vector<std::int64_t> batches;
   std::optional<std::int64_t> predicted_peak_bytes, measured_peak_bytes;
+  std::optional<double> predicted_seconds;  ///< of train and evaluation, all blocks run
   /// Training steps and, for neuroflux, the cache; without planning and evaluation.
   std::optional<double> train_seconds;
   std::optional<double> evaluation_seconds, plan_seconds;

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "engine/atomic_file.h"
 #include "engine/text.h"
 #include "nn/models/registry.h"
 #include "tools/errors.h"
@@ -65,13 +66,51 @@ DoesNotFit does_not_fit(const Summary& summary) {
       fmt::format("a budget of {} is too small: {}", with_bytes(summary.budget_bytes), least));
 }
 
+// One row a budget and method; nothing but a budget that no method fits is an error.
+void run_plans(const CommandLine& line, const DataShape& data) {
+  std::vector<std::vector<std::string>> rows{{"budget", "method", "status", "batch",
+                                              "predicted peak", "predicted s", "expected s",
+                                              "cache", "least budget"}};
+  nlohmann::json plans = nlohmann::json::array();
+  bool fits = false;
+  Summary last;
+  for (const std::int64_t budget : line.budgets) {
+    ExperimentOptions options = line.options;
+    options.budget = budget;
+    const ExperimentPlan plan = plan_experiment(options, data);
+    fits = fits || any_fits(plan.summary);
+    last = plan.summary;
+    plans.push_back(to_json(plan));
+    for (const auto& method : plan.methods) {
+      const MethodSummary& planned = method->planned();
+      const Plan* local = method->local_plan();
+      const auto seconds = [&](double value) {
+        return planned.fits ? fmt::format("{:.1f}", value) : "-";
+      };
+      rows.push_back({format_bytes(budget), planned.name, planned.fits ? "fits" : "does not fit",
+                      batches_text(planned.batches),
+                      planned.fits ? format_bytes(*planned.predicted_peak_bytes) : "-",
+                      seconds(planned.predicted_seconds.value_or(0.0)),
+                      seconds(local != nullptr ? local->expected_seconds
+                                               : planned.predicted_seconds.value_or(0.0)),
+                      local != nullptr && planned.fits ? format_bytes(local->cache_bytes) : "-",
+                      format_bytes_up(planned.minimum_budget_bytes)});
+    }
+  }
+  print(line.json ? plans.dump(2) + '\n' : format_table(rows));
+  if (!fits) throw does_not_fit(last);
+}
+
 void run_plan(const CommandLine& line) {
   const ExperimentOptions& options = line.options;
   const DataShape data = line.data ? *line.data : data_shape(load_data(options));
   checked_model_name(options, data);
+  if (!line.budgets.empty()) return run_plans(line, data);
   const ExperimentPlan plan = plan_experiment(options, data);
-  print(line.json ? to_json(plan).dump(2) + '\n' : to_table(plan));
+  print(line.json ? to_json(plan).dump(2) + '\n'
+                  : to_table(plan) + (line.explain ? '\n' + explanation(plan) : ""));
   if (!any_fits(plan.summary)) throw does_not_fit(plan.summary);
+  if (!line.plan_to_save.empty()) replace_file(line.plan_to_save, to_json(plan).dump(2) + '\n');
   if (options.trace.empty()) return;
   const InterruptGuard guard;
   MemoryTrace trace;

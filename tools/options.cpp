@@ -65,6 +65,16 @@ std::string joined(const std::vector<std::string>& names, const std::string& sep
   return text;
 }
 
+std::vector<std::int64_t> parse_budgets(const std::string& text) {
+  std::vector<std::int64_t> budgets;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    budgets.push_back(parse_bytes(text.substr(begin, end - begin)));
+    begin = end + 1;
+  }
+  return budgets;
+}
+
 /// CLI11 leaves two lines between groups.
 std::string without_double_gaps(std::string text) {
   for (std::size_t at; (at = text.find("\n\n\n")) != std::string::npos;) text.erase(at, 1);
@@ -111,6 +121,7 @@ class Parser {
   std::int64_t train_images_ = 50000;
   std::string storage_ = "f32";
   std::vector<CLI::Option*> shape_flags_;
+  CLI::Option* profile_flag_ = nullptr;
 };
 
 Parser::Parser(Command command)
@@ -222,8 +233,42 @@ void Parser::add_method() {
                command() == Command::eval ? "Largest batch" : "Batch wanted; less where less fits",
                kMaxBatch);
   if (command() == Command::eval) return;
+  flags_.choice("--partition", options_.partition, partition_rule_names(),
+                "How the net is cut into blocks: least expected time, like feasible batches, or "
+                "not at all");
   flags_.real("--rho", options_.rho, {.least = 0, .most = 1},
-              "How far feasible batches may differ within a block, as a fraction");
+              "Partition homogeneous: how far feasible batches may differ within a block, as a "
+              "fraction");
+  flags_.parsed("--memory-model", "NAME", "exact",
+                "What batches are chosen by: exact peaks, or linear, a line through a few of them",
+                [this](const std::string& text) {
+                  const bool linear = parse_names(text, {"exact", "linear"}).front() == "linear";
+                  options_.memory_model = linear ? MemoryModel::linear : MemoryModel::exact;
+                });
+  profile_flag_ = flags_.toggle(
+      "--profile,!--no-profile", options_.profile,
+      "Measure the times that the plan rests on, or predict them from FLOPs and bytes, by which "
+      "the plan is the same every time; train and compare measure, but not on simt");
+  flags_.parsed("--plan", "FILE", "", "Run this plan of neuroflux as it is given",
+                [this](const std::string& text) {
+                  NF_CHECK(!text.empty(), "must not be empty");
+                  options_.plan_file = text;
+                });
+  if (command() == Command::plan) {
+    flags_
+        .parsed("--budgets", "BYTES,…", "", "A table over these budgets, as in 32MiB,64MiB",
+                [this](const std::string& text) { line_.budgets = parse_budgets(text); })
+        ->configurable(false);
+    flags_.toggle("--explain", line_.explain, "Say why each unit is where it is")
+        ->configurable(false);
+    flags_
+        .parsed("--save", "FILE", "", "Write the plan, to be edited and run with --plan",
+                [this](const std::string& text) {
+                  NF_CHECK(!text.empty(), "must not be empty");
+                  line_.plan_to_save = text;
+                })
+        ->configurable(false);
+  }
   flags_.choice("--auxiliary", options_.auxiliary, auxiliary_rule_names(),
                 "Rule for the auxiliary networks");
   flags_.parsed("--cache-dtype", "NAME", to_string(training.cache_dtype),
@@ -403,6 +448,9 @@ void Parser::finish() {
     return;
   }
   options_.device.onednn = !without_onednn_;
+  // The emulator's steps take minutes and say nothing of a GPU's.
+  if (profile_flag_ != nullptr && profile_flag_->count() == 0)
+    options_.profile = trains() && options_.device.device.kind != DeviceKind::simt;
   options_.training.stop_when_saturated = !without_early_stop_;
   options_.data_options.seed = options_.training.seed;
   options_.config_text = config_text(app_, {"run-dir", "cache-dir", "trace"});

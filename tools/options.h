@@ -23,8 +23,11 @@ struct CommandLine {
   ExperimentOptions options;
   /// plan: the data as described by flags; else it is read.
   std::optional<DataShape> data;
-  std::filesystem::path weights;  ///< eval
-  bool overwrite = false;         ///< a run folder that holds another run
+  std::vector<std::int64_t> budgets;   ///< plan: a table over these, in bytes
+  bool explain = false;                ///< plan
+  std::filesystem::path plan_to_save;  ///< plan
+  std::filesystem::path weights;       ///< eval
+  bool overwrite = false;              ///< a run folder that holds another run
   KernelsOptions kernels;
   bool json = false;
 };

@@ -43,6 +43,7 @@ std::byte* Pool::allocate(std::int64_t bytes, Category category) {
   stats_.peak_live = std::max(stats_.peak_live, stats_.live);
   stats_.peak_reserved = std::max(stats_.peak_reserved, stats_.reserved);
   ++stats_.allocations;
+  stats_.granted_ever += bytes;
   range_->mark_granted(offset, bytes);
   std::byte* address = range_->base() + offset;
   if (trace_ != nullptr)

@@ -45,6 +45,7 @@ struct PoolStats {
   std::int64_t peak_reserved = 0;  ///< since the last reset_peak; what a budget is held against
   BytesByCategory by_category{};   ///< live bytes
   std::int64_t allocations = 0;    ///< since the pool was made
+  std::int64_t granted_ever = 0;   ///< bytes, freed ones included, since the pool was made
 };
 
 /// A request that the budget can't meet. The message is one line with all figures.

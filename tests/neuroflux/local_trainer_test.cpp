@@ -54,6 +54,7 @@ class LocalTraining : public testing::Test {
     options.train_count = data.train_count();
     options.validation_count = data.validation_count();
     options.test_count = data.test_count();
+    options.partition = PartitionRule::homogeneous;
     options.rho = 0.2;
     const Plan plan = make_plan(*net_, *rule_, options, device());
     EXPECT_TRUE(plan.fits) << "needs " << plan.minimum_budget;

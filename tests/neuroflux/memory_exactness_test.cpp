@@ -1,8 +1,8 @@
 // The promise that a plan makes: the bytes it predicts are the bytes a run reserves, in each phase.
 #include <gtest/gtest.h>
 
-#include "neuroflux/memory_profile.h"
 #include "neuroflux/local_net.h"
+#include "neuroflux/memory_profile.h"
 #include "nn/models/registry.h"
 #include "tests/neuroflux/phase_peaks.h"
 

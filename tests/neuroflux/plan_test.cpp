@@ -24,11 +24,17 @@ PlanOptions options_for(std::int64_t budget) {
   return options;
 }
 
+PlanOptions homogeneous_for(std::int64_t budget) {
+  PlanOptions options = options_for(budget);
+  options.partition = PartitionRule::homogeneous;
+  return options;
+}
+
 constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 
 TEST(Plan, TakesOneBlockWhenEverythingIsAlike) {
   const auto net = half_vgg11();
-  PlanOptions options = options_for(4096 * kMiB);
+  PlanOptions options = homogeneous_for(4096 * kMiB);
   options.rho = 1.0;
   const Plan plan = make_plan(*net, *make_auxiliary_rule("proportional"), options, {.threads = 1});
   ASSERT_TRUE(plan.fits);
@@ -40,8 +46,8 @@ TEST(Plan, TakesOneBlockWhenEverythingIsAlike) {
 
 TEST(Plan, SplitsWhereFeasibleBatchesDiffer) {
   const auto net = half_vgg11();
-  const Plan plan =
-      make_plan(*net, *make_auxiliary_rule("proportional"), options_for(24 * kMiB), {.threads = 1});
+  const Plan plan = make_plan(*net, *make_auxiliary_rule("proportional"),
+                              homogeneous_for(24 * kMiB), {.threads = 1});
   ASSERT_TRUE(plan.fits);
   EXPECT_GT(plan.blocks.size(), 1U);
   for (const BlockPlan& block : plan.blocks)
@@ -104,6 +110,65 @@ TEST(Plan, TellsTheLeastBudgetWhenNothingFits) {
   EXPECT_FALSE(make_bp_plan(*net, options_for(bp.minimum_budget - 1), {.threads = 1}).fits);
   // The point of the method.
   EXPECT_LT(refused.minimum_budget, bp.minimum_budget);
+}
+
+TEST(Plan, WholeKeepsAllUnitsTogether) {
+  const auto net = half_vgg11();
+  const auto rule = make_auxiliary_rule("classic");
+  PlanOptions options = options_for(100000);
+  options.partition = PartitionRule::whole;
+  const Plan refused = make_plan(*net, *rule, options, {.threads = 1});
+  EXPECT_FALSE(refused.fits);
+  options.budget = refused.minimum_budget;
+  const Plan least = make_plan(*net, *rule, options, {.threads = 1});
+  ASSERT_TRUE(least.fits);
+  ASSERT_EQ(least.blocks.size(), 1U);
+  EXPECT_EQ(least.blocks[0].batch, 1);
+  EXPECT_EQ(least.predicted_peak_bytes, refused.minimum_budget);
+  options.budget = refused.minimum_budget - 1;
+  EXPECT_FALSE(make_plan(*net, *rule, options, {.threads = 1}).fits);
+  // More than its largest unit needs alone.
+  EXPECT_GT(refused.minimum_budget,
+            make_plan(*net, *rule, options_for(100000), {.threads = 1}).minimum_budget);
+}
+
+TEST(Plan, LinearMemoryModelIsToldBesideTheExactPeak) {
+  const auto net = half_vgg11();
+  const auto rule = make_auxiliary_rule("adaptive");
+  PlanOptions options = options_for(24 * kMiB);
+  options.memory_model = MemoryModel::linear;
+  const Plan plan = make_plan(*net, *rule, options, {.threads = 1});
+  ASSERT_TRUE(plan.fits);
+  bool told = false;
+  for (const BlockPlan& block : plan.blocks) {
+    EXPECT_LE(block.predicted_peak_bytes, options.budget);  // whatever the line says
+    if (!block.linear_peak_bytes) continue;
+    told = true;
+    const auto exact = static_cast<double>(block.predicted_peak_bytes);
+    EXPECT_NEAR(static_cast<double>(*block.linear_peak_bytes), exact, 0.2 * exact);
+  }
+  EXPECT_TRUE(told);
+  options.linear_points = 1;
+  EXPECT_THROW(make_plan(*net, *rule, options, {.threads = 1}), Error);
+}
+
+TEST(Plan, SaysWhyInWords) {
+  const auto net = half_vgg11();
+  const auto rule = make_auxiliary_rule("adaptive");
+  PlanOptions options = options_for(16 * kMiB);
+  for (const PartitionRule partition : {PartitionRule::optimal, PartitionRule::homogeneous}) {
+    options.partition = partition;
+    const Plan plan = make_plan(*net, *rule, options, {.threads = 1});
+    ASSERT_TRUE(plan.fits);
+    for (const BlockPlan& block : plan.blocks)
+      for (std::int64_t i = block.first_unit; i <= block.last_unit; ++i) {
+        const UnitPlan& unit = plan.units[static_cast<std::size_t>(i)];
+        EXPECT_FALSE(unit.why_width.empty());
+        EXPECT_THAT(unit.why_here, HasSubstr(i == 0                  ? "first unit"
+                                             : i == block.first_unit ? "begins a block"
+                                                                     : "joins"));
+      }
+  }
 }
 
 TEST(Plan, LeavesTheModelOffEveryDevice) {

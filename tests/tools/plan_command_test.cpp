@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "tests/tools/program.h"
@@ -126,6 +127,63 @@ TEST(Plan, DescribedAndReadDataGiveTheSamePlan) {
   for (json* document : {&described, &read})
     for (json& method : document->at("methods")) method.erase("plan_seconds");
   EXPECT_EQ(described, read);
+}
+
+TEST(Plan, SavedEditedAndGivenBack) {
+  const Workspace workspace;
+  json saved =
+      plan(workspace, {"--budget", "2MiB", "--methods", "neuroflux", "--save", "plan.json"});
+  json again =
+      plan(workspace, {"--budget", "2MiB", "--methods", "neuroflux", "--plan", "plan.json"});
+  const json& blocks = method_of(saved, "neuroflux").at("blocks");
+  ASSERT_GT(blocks.size(), 1U);
+  EXPECT_EQ(method_of(again, "neuroflux").at("partition"), "given");
+  EXPECT_EQ(method_of(again, "neuroflux").at("blocks"), blocks);
+
+  saved["methods"][0]["blocks"][1]["batch"] = 2;
+  std::ofstream(workspace.path() / "plan.json") << saved;
+  again = plan(workspace, {"--budget", "2MiB", "--methods", "neuroflux", "--plan", "plan.json"});
+  EXPECT_EQ(again.at("methods")[0].at("batches")[1], 2);
+
+  const ProgramResult refused = workspace.run(
+      kTinyPlan + Arguments{"--budget", "1MiB", "--methods", "neuroflux", "--plan", "plan.json"});
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.err, HasSubstr("the budget is 1048576 bytes"));
+  const ProgramResult missing = workspace.run(kTinyPlan + Arguments{"--plan", "none.json"});
+  EXPECT_EQ(missing.exit_code, 1);
+  EXPECT_THAT(missing.err, HasSubstr("none.json: can't be read"));
+}
+
+TEST(Plan, BudgetsGiveATable) {
+  const Workspace workspace;
+  const ProgramResult result = workspace.run(
+      kTinyPlan + Arguments{"--budgets", "64KiB,2MiB,64M", "--methods", "bp,local,neuroflux"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 1 + 3 * 3);
+  EXPECT_THAT(result.out, HasSubstr("does not fit"));
+  const ProgramResult none = workspace.run(kTinyPlan + Arguments{"--budgets", "64KiB,1KiB"});
+  EXPECT_EQ(none.exit_code, 3);
+  const ProgramResult wrong = workspace.run(kTinyPlan + Arguments{"--budgets", "2MiB,,4MiB"});
+  EXPECT_EQ(wrong.exit_code, 2);
+  EXPECT_THAT(wrong.err, HasSubstr("--budgets"));
+}
+
+TEST(Plan, ExplainsEachUnit) {
+  const ProgramResult result = Workspace().run(
+      kTinyPlan + Arguments{"--budget", "2MiB", "--methods", "neuroflux", "--explain"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  for (int unit = 1; unit <= 8; ++unit)
+    EXPECT_THAT(result.out, HasSubstr(fmt::format("conv{}: width", unit)));
+  EXPECT_THAT(result.out, HasSubstr("begins a block"));
+}
+
+TEST(Plan, ProfileMeasures) {
+  const json measured = plan(Workspace(), {"--budget", "4MiB", "--profile"});
+  EXPECT_EQ(method_of(measured, "neuroflux").at("time_source"), "measured");
+  EXPECT_GT(method_of(measured, "neuroflux").at("predicted_seconds"), 0.0);
+  EXPECT_GT(method_of(measured, "bp").at("predicted_seconds"), 0.0);
+  const json predicted = plan(Workspace(), {"--budget", "4MiB", "--memory-model", "linear"});
+  EXPECT_EQ(method_of(predicted, "neuroflux").at("time_source"), "predicted");
 }
 
 TEST(Plan, TraceAsCsv) {

@@ -10,6 +10,32 @@ namespace {
 
 using testing::HasSubstr;
 
+TEST_F(Training, MeasuresTimesAndHoldsThemAgainstTheRun) {
+  const ProgramResult result = run(Arguments{"compare", "--methods", "bp,local,neuroflux",
+                                             "--run-dir", "run", "--no-early-stop", "--json"} +
+                                   kTiny + Arguments{"--profile"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json plan = read_json("run/plan.json");
+  for (const json& method : read_json("run/summary.json").at("methods")) {
+    EXPECT_GT(method.at("predicted_seconds"), 0.0);
+    EXPECT_GT(method.at("total_seconds"), 0.0);
+    if (method.at("name") == "bp") continue;
+    for (const json& block : method.at("blocks")) {
+      EXPECT_GT(block.at("predicted_seconds"), 0.0);
+      EXPECT_GT(block.at("train_seconds"), 0.0);
+    }
+  }
+  EXPECT_EQ(plan.at("methods")[2].at("time_source"), "measured");
+  // The plan of a run can be run again as it is.
+  ASSERT_EQ(
+      run(Arguments{"train", "--plan", "run/plan.json", "--run-dir", "again"} + kTiny).exit_code,
+      0);
+  EXPECT_EQ(read_json("again/plan.json").at("methods")[0].at("batches"),
+            plan.at("methods")[2].at("batches"));
+  for (const auto& entry : fs::directory_iterator(workspace_.path()))
+    EXPECT_THAT(entry.path().filename().string(), testing::Not(testing::HasSubstr("speed")));
+}
+
 TEST_F(Training, SameSeedGivesTheSameMetrics) {
   const Arguments command = Arguments{"train"} + kTiny;
   for (const char* folder : {"first", "second"}) {

@@ -1,7 +1,9 @@
-// Adaptive local learning, block by block from the activation cache.
+// Local learning: `neuroflux`, block by block from the activation cache, and `local`, its baseline,
+// all units at once with classic auxiliary networks.
 #include "engine/timer.h"
 #include "neuroflux/local_block.h"
 #include "neuroflux/method.h"
+#include "neuroflux/plan_file.h"
 
 namespace nf {
 namespace {
@@ -13,23 +15,32 @@ BlockSummary describe_block(const BlockPlan& block) {
   summary.batch = block.batch;
   summary.predicted_peak_bytes = block.predicted_peak_bytes;
   summary.cache_bytes = block.cache_bytes;
+  summary.predicted_seconds = block.time.train + block.time.cache;
   return summary;
+}
+
+Plan plan_or_read(const MethodInput& input, const AuxiliaryRule& rule) {
+  const std::filesystem::path& file = input.options.plan_file;
+  if (file.empty())
+    return make_plan(input.model, rule, input.plan, input.options.device, input.times);
+  return complete_plan(input.model, rule, read_plan_file(file, input.model), input.plan,
+                       input.options.device, input.times);
 }
 
 class LocalMethod : public Method {
  public:
-  explicit LocalMethod(const MethodInput& input)
-      : model_(input.model), rule_(make_auxiliary_rule(input.options.auxiliary)) {
-    const Timer timer;
-    plan_ = make_plan(model_, *rule_, input.plan, input.options.device);
-    planned_.name = "neuroflux";
-    planned_.plan_seconds = timer.seconds();
+  LocalMethod(const char* name, nn::Model& model, std::shared_ptr<const AuxiliaryRule> rule,
+              Plan plan, double plan_seconds)
+      : model_(model), rule_(std::move(rule)), plan_(std::move(plan)) {
+    planned_.name = name;
+    planned_.plan_seconds = plan_seconds;
     planned_.fits = plan_.fits;
     planned_.minimum_budget_bytes = plan_.minimum_budget;
     planned_.full_parameters = plan_.full_parameters;
     planned_.unit_count = model_.unit_count();
     if (!plan_.fits) return;
     planned_.predicted_peak_bytes = plan_.predicted_peak_bytes;
+    planned_.predicted_seconds = plan_.predicted_seconds;
     for (const BlockPlan& block : plan_.blocks) {
       planned_.batches.push_back(block.batch);
       planned_.blocks.push_back(describe_block(block));
@@ -53,8 +64,11 @@ class LocalMethod : public Method {
 
   void run(const MethodRun& run, MethodSummary& summary) const override {
     const LocalNet net(model_, *rule_, plan_);
-    const LocalResult result = train_locally(Context::create(run.device), net, plan_, run.data,
-                                             run.training, run.observer);
+    LocalTrainingOptions training = run.training;
+    training.method = planned_.name;
+    training.deliver_whole_net = plan_.partition == to_string(PartitionRule::whole);
+    const LocalResult result =
+        train_locally(Context::create(run.device), net, plan_, run.data, training, run.observer);
     summarise(result, run.data, summary);
     const std::int64_t unit = result.exits[result.chosen].unit;
     SavedNet saved = describe_net(model_, run.data);
@@ -77,6 +91,7 @@ class LocalMethod : public Method {
       BlockSummary& described = summary.blocks[i];
       described.measured_peak_bytes = block.measured_peak_bytes;
       described.train_seconds = block.train_seconds;
+      described.evaluation_seconds = block.evaluation_seconds;
       described.cache_seconds = block.cache_seconds;
       described.cache_wait_seconds = block.cache_wait_seconds;
       summary.batches.push_back(block.plan.batch);
@@ -106,8 +121,24 @@ class LocalMethod : public Method {
 
 }  // namespace
 
+std::unique_ptr<Method> plan_local(const MethodInput& input) {
+  const Timer timer;
+  std::shared_ptr<const AuxiliaryRule> rule = make_auxiliary_rule("classic");
+  PlanOptions options = input.plan;
+  options.partition = PartitionRule::whole;
+  Plan plan = make_plan(input.model, *rule, options, input.options.device, input.times);
+  return std::make_unique<LocalMethod>("local", input.model, std::move(rule), std::move(plan),
+                                       timer.seconds());
+}
+
 std::unique_ptr<Method> plan_neuroflux(const MethodInput& input) {
-  return std::make_unique<LocalMethod>(input);
+  const Timer timer;
+  const std::filesystem::path& file = input.options.plan_file;
+  std::shared_ptr<const AuxiliaryRule> rule =
+      make_auxiliary_rule(file.empty() ? input.options.auxiliary : read_plan_rule(file));
+  Plan plan = plan_or_read(input, *rule);
+  return std::make_unique<LocalMethod>("neuroflux", input.model, std::move(rule), std::move(plan),
+                                       timer.seconds());
 }
 
 }  // namespace nf

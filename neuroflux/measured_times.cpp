@@ -1,0 +1,161 @@
+// Times measured on the device, and the speed of storage measured in the folder in use.
+#include <algorithm>
+
+#include "engine/random.h"
+#include "engine/timer.h"
+#include "neuroflux/activation_cache.h"
+#include "neuroflux/time_profile.h"
+#include "nn/bp_trainer.h"
+
+namespace nf {
+namespace {
+
+constexpr std::int64_t kProbeBytes = std::int64_t{24} << 20;  // of storage, written and read
+
+class MeasuredTimes : public TimeModel {
+ public:
+  explicit MeasuredTimes(const MeasureOptions& options)
+      : options_(options), context_(Context::create(options.device)) {}
+
+  const char* source() const override { return "measured"; }
+
+  PassTimes unit(const LocalUnit& unit, const Shape& sample, std::int64_t max_batch) override {
+    LocalBlock block(context_, {unit}, sample, options_.optimizer, 0);
+    std::vector<float> output;
+    return passes(
+        sample, max_batch, [&](std::int64_t n) { block.train(images(), labels(), n, kNoUpdate); },
+        [&](std::int64_t n) { block.evaluate(images(), labels(), n); },
+        [&](std::int64_t n) {
+          output.resize(static_cast<std::size_t>(n * block.output_sample_shape().numel()));
+          block.forward(images(), n, output.data());
+        });
+  }
+
+  PassTimes whole(nn::Model& model, std::int64_t max_batch) override {
+    nn::BpTrainer trainer(context_, model, options_.optimizer, 0);
+    const auto evaluate = [&](std::int64_t n) { trainer.evaluate(images(), labels(), n); };
+    return passes(
+        model.options().input, max_batch,
+        [&](std::int64_t n) { trainer.train(images(), labels(), n, kNoUpdate); }, evaluate,
+        evaluate);
+  }
+
+  StorageSpeed storage() override {
+    if (!storage_)
+      storage_ = options_.cache_folder.empty() ? nominal_speed(options_.device).storage
+                                               : measure_storage();
+    return *storage_;
+  }
+
+ private:
+  StorageSpeed measure_storage() {
+    CacheSpec spec{.name = "speed", .sample_shape = {32, 32, 64}, .dtype = options_.cache_dtype};
+    const std::int64_t values = spec.sample_shape.numel();
+    const std::int64_t sample_bytes = values * size_of(spec.dtype);
+    spec.count = kProbeBytes / sample_bytes;
+    const auto bytes = static_cast<double>(spec.count * sample_bytes);
+    const std::int64_t batch = 16;
+    prepare(spec.sample_shape, batch);
+    StorageSpeed speed;
+    const Timer writing;
+    CacheWriter writer(options_.cache_folder, spec);
+    for (std::int64_t first = 0; first < spec.count; first += batch)
+      writer.append(images(), labels(), std::min(batch, spec.count - first));
+    writer.close();
+    speed.write = bytes / writing.seconds();
+    const Timer reading;
+    {
+      CacheReader reader(options_.cache_folder, spec.name, {});
+      reader.start(batch, 0);
+      while (reader.next() != nullptr) {
+      }
+    }
+    speed.read = bytes / reading.seconds();
+    remove_cache(options_.cache_folder, spec.name);
+    std::error_code not_empty;  // the run makes it again
+    std::filesystem::remove(options_.cache_folder, not_empty);
+    return speed;
+  }
+
+  // A rate of zero leaves the weights, and takes as long as any other.
+  static constexpr nn::StepOptions kNoUpdate{.rate_factor = 0.0};
+
+  const float* images() const { return images_.data(); }
+  const std::int32_t* labels() const { return labels_.data(); }
+
+  void prepare(const Shape& sample, std::int64_t batch) {
+    const std::size_t before = images_.size();
+    images_.resize(std::max(before, static_cast<std::size_t>(batch * sample.numel())));
+    RandomStream random(random_key(0, Purpose::init), before);
+    for (std::size_t i = before; i < images_.size(); ++i)
+      images_[i] = random.uniform() * 2.0F - 1.0F;
+    labels_.resize(std::max(labels_.size(), static_cast<std::size_t>(batch)), 0);
+  }
+
+  template <typename Train, typename Evaluate, typename Forward>
+  PassTimes passes(const Shape& sample, std::int64_t max_batch, const Train& train,
+                   const Evaluate& evaluate, const Forward& forward) {
+    prepare(sample, max_batch);
+    const double stage = median_seconds(1, [&](std::size_t) {
+      nn::stage_batch(context_, sample, images(), labels(), max_batch);
+      context_->backend().synchronize();
+    })[0];
+    PassTimes times;
+    times.stage = BatchTime({{max_batch, stage}});
+    const auto measure = [&](const auto& pass, std::initializer_list<std::int64_t> shares) {
+      std::vector<BatchTime::Point> points;
+      for (const std::int64_t share : shares) {
+        const std::int64_t batch = std::max<std::int64_t>(1, max_batch / share);
+        if (points.empty() || batch != points.back().batch) points.push_back({batch, 0.0});
+      }
+      const std::vector<double> seconds =
+          median_seconds(points.size(), [&](std::size_t i) { pass(points[i].batch); });
+      for (std::size_t i = 0; i < points.size(); ++i)
+        points[i].seconds = std::max(0.0, seconds[i] - times.stage.seconds(points[i].batch));
+      return BatchTime(std::move(points));
+    };
+    times.train = measure(train, {16, 4, 1});
+    times.evaluate = measure(evaluate, {4, 1});
+    times.forward = measure(forward, {4, 1});
+    return times;
+  }
+
+  // Of several passes in turn, so that a busy moment of the machine falls on all of them; medians,
+  // as the shortest passes would have the luckiest minimum. Steps end with reading their loss or
+  // output, so the device is done when they return.
+  template <typename Run>
+  std::vector<double> median_seconds(std::size_t count, const Run& run) const {
+    for (std::size_t i = 0; i < count; ++i)
+      run(i);  // libraries choose algorithms, pages are touched
+    std::vector<std::vector<double>> seconds(count);
+    const double enough = options_.seconds_per_point * static_cast<double>(count);
+    const Timer all;
+    for (int rounds = 0; rounds < 3 || all.seconds() < enough; ++rounds)
+      for (std::size_t i = 0; i < count; ++i) {
+        const Timer timer;
+        run(i);
+        seconds[i].push_back(timer.seconds());
+      }
+    std::vector<double> medians;
+    for (std::vector<double>& samples : seconds) {
+      const auto middle = samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2);
+      std::nth_element(samples.begin(), middle, samples.end());
+      medians.push_back(*middle);
+    }
+    return medians;
+  }
+
+  MeasureOptions options_;
+  ContextPtr context_;
+  std::optional<StorageSpeed> storage_;
+  std::vector<float> images_;
+  std::vector<std::int32_t> labels_;
+};
+
+}  // namespace
+
+std::unique_ptr<TimeModel> make_measured_times(const MeasureOptions& options) {
+  return std::make_unique<MeasuredTimes>(options);
+}
+
+}  // namespace nf

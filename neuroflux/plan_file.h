@@ -1,0 +1,25 @@
+// A plan as a file: what `plan --save` and every run write, what a person edits, what `--plan`
+// runs.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "neuroflux/plan.h"
+
+namespace nf {
+
+/// {auxiliary_rule, partition, time_source, cache_bytes, predicted_seconds, expected_seconds,
+/// units: [{name, auxiliary_width, …}], blocks: [{first_unit, last_unit, batch, …}]}. Units and
+/// blocks are counted from 1.
+nlohmann::json to_json(const Plan& plan);
+
+/// What a plan file decides: name of the auxiliary rule, the widths and the blocks. The file is a
+/// plan as above, or a plan.json with one under methods; all else in it is ignored, predictions
+/// are made anew. Throws DataError naming the file, the place and what is wrong there: not JSON,
+/// no such key, a value of another type, units that are not the model's.
+PlanChoice read_plan_file(const std::filesystem::path& path, const nn::Model& model);
+std::string read_plan_rule(const std::filesystem::path& path);
+
+}  // namespace nf

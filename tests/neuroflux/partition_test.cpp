@@ -1,0 +1,211 @@
+#include "neuroflux/partition.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <random>
+
+#include "neuroflux/plan.h"
+#include "neuroflux/time_profile.h"
+#include "nn/models/registry.h"
+
+namespace nf {
+namespace {
+
+using testing::ElementsAre;
+
+// Every way to cut `count` units, as a mask of the borders that are cut.
+std::vector<UnitRange> blocks_of(std::uint32_t cuts, std::int64_t count) {
+  std::vector<UnitRange> blocks{{0, 0}};
+  for (std::int64_t unit = 1; unit < count; ++unit) {
+    if ((cuts >> (unit - 1) & 1U) != 0)
+      blocks.push_back({unit, unit});
+    else
+      blocks.back().last = unit;
+  }
+  return blocks;
+}
+
+std::optional<double> sum_of(const std::vector<UnitRange>& blocks, const BlockCost& cost) {
+  double sum = 0.0;
+  for (const UnitRange& block : blocks) {
+    const std::optional<double> one = cost(block);
+    if (!one) return std::nullopt;
+    sum += *one;
+  }
+  return sum;
+}
+
+struct Best {
+  std::optional<double> all, cut, joined;
+};
+// Over all partitions, and over those with and without a cut behind unit `border`.
+Best brute_force(std::int64_t count, const BlockCost& cost, std::int64_t border) {
+  Best best;
+  for (std::uint32_t cuts = 0; cuts < 1U << (count - 1); ++cuts) {
+    const std::optional<double> sum = sum_of(blocks_of(cuts, count), cost);
+    if (!sum) continue;
+    std::optional<double>& same = (cuts >> border & 1U) != 0 ? best.cut : best.joined;
+    for (std::optional<double>* least : {&best.all, &same})
+      if (!*least || *sum < **least) *least = *sum;
+  }
+  return best;
+}
+
+TEST(PartitionOptimal, AgreesWithBruteForceOnRandomCosts) {
+  std::mt19937 random(1);
+  for (int trial = 0; trial < 200; ++trial) {
+    const std::int64_t count = 1 + static_cast<std::int64_t>(random() % 8);
+    // A range is as feasible as its hardest part: past a random length nothing fits.
+    const std::int64_t longest = 1 + static_cast<std::int64_t>(random() % 8);
+    const std::int64_t impossible = trial % 10 == 0 ? static_cast<std::int64_t>(random() % 8) : -1;
+    std::map<std::pair<std::int64_t, std::int64_t>, double> costs;
+    for (std::int64_t i = 0; i < count; ++i)
+      for (std::int64_t j = i; j < count; ++j)
+        costs[{i, j}] = static_cast<double>(random() % 64);  // whole numbers: sums are exact
+    int asked = 0;
+    const BlockCost cost = [&](UnitRange range) -> std::optional<double> {
+      ++asked;
+      if (range.last - range.first >= longest) return std::nullopt;
+      if (range.first <= impossible && impossible <= range.last) return std::nullopt;
+      return costs.at({range.first, range.last});
+    };
+    const OptimalPartition optimum = partition_optimal(count, cost);
+    EXPECT_LE(asked, count * (count + 1) / 2);
+    const Best best = brute_force(count, cost, 0);
+    ASSERT_EQ(optimum.blocks.empty(), !best.all.has_value());
+    if (!best.all) continue;
+    EXPECT_EQ(optimum.cost, *best.all);
+    EXPECT_EQ(sum_of(optimum.blocks, cost), best.all);
+    EXPECT_EQ(optimum.blocks.front().first, 0);
+    EXPECT_EQ(optimum.blocks.back().last, count - 1);
+    ASSERT_EQ(optimum.borders.size(), static_cast<std::size_t>(count - 1));
+    for (std::int64_t border = 0; border + 1 < count; ++border) {
+      const Best at = brute_force(count, cost, border);
+      EXPECT_EQ(optimum.borders[static_cast<std::size_t>(border)].cut, at.cut);
+      EXPECT_EQ(optimum.borders[static_cast<std::size_t>(border)].joined, at.joined);
+    }
+  }
+}
+
+TEST(PartitionOptimal, TiesGoToFewerBlocks) {
+  const OptimalPartition optimum = partition_optimal(
+      4, [](UnitRange range) { return static_cast<double>(range.last - range.first + 1); });
+  EXPECT_THAT(optimum.blocks, ElementsAre(UnitRange{0, 3}));
+}
+
+TEST(PartitionHomogeneous, ComparesWithTheFirstOfTheBlock) {
+  const std::vector<int> values{10, 12, 14, 20, 21};
+  const auto blocks = partition_homogeneous(5, [&](std::int64_t first, std::int64_t unit) {
+    return std::abs(values[static_cast<std::size_t>(unit)] -
+                    values[static_cast<std::size_t>(first)]) <= 2;
+  });
+  EXPECT_THAT(blocks, ElementsAre(UnitRange{0, 1}, UnitRange{2, 2}, UnitRange{3, 4}));
+}
+
+TEST(PartitionRule, NamesAreParsedAndRefused) {
+  for (const std::string& name : partition_rule_names())
+    EXPECT_EQ(to_string(parse_partition_rule(name)), name);
+  try {
+    parse_partition_rule("optimum");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("did you mean 'optimal'?"));
+  }
+}
+
+// The chance that a block is reached, as plan.h tells it.
+double chance(std::int64_t first, std::int64_t units, const PlanOptions& options) {
+  if (!options.stop_when_saturated) return 1.0;
+  int reached = 0;
+  for (std::int64_t last_useful = 0; last_useful < units; ++last_useful)
+    reached += last_useful + options.patience >= first ? 1 : 0;
+  return static_cast<double>(reached) / static_cast<double>(units);
+}
+
+struct NetCase {
+  const char* model;
+  double width;
+  std::int64_t budget;  // bytes
+  bool stops;
+};
+
+class OptimalPlan : public testing::TestWithParam<NetCase> {};
+
+// Times and peaks of a block come from plans that a person would give, each block at the largest
+// batch that such a plan accepts.
+TEST_P(OptimalPlan, AgreesWithBruteForceOverGivenPlans) {
+  const NetCase& given = GetParam();
+  const auto net =
+      nn::make_model(given.model, {.input = {16, 16, 3}, .classes = 10, .width = given.width});
+  const std::int64_t units = net->unit_count();
+  ASSERT_LE(units, 9);
+  const auto rule = make_auxiliary_rule("adaptive");
+  PlanOptions options;
+  options.budget = given.budget;
+  options.batch = 12;
+  options.train_count = 120;
+  options.validation_count = 24;
+  options.test_count = 24;
+  options.stop_when_saturated = given.stops;
+  const ContextOptions target{.threads = 1};
+  const auto times = make_predicted_times(target, options.optimizer, nominal_speed(target));
+  const Plan plan = make_plan(*net, *rule, options, target, *times);
+  ASSERT_TRUE(plan.fits);
+
+  PlanChoice choice;
+  for (const UnitPlan& unit : plan.units) choice.widths.push_back(unit.auxiliary_width);
+  const auto cost_of = [&](UnitRange range) -> std::optional<double> {
+    choice.blocks.clear();
+    for (std::int64_t i = 0; i < range.first; ++i) choice.blocks.push_back({i, i, 1});
+    const std::size_t at = choice.blocks.size();
+    choice.blocks.push_back({range.first, range.last, 0});
+    for (std::int64_t i = range.last + 1; i < units; ++i) choice.blocks.push_back({i, i, 1});
+    for (std::int64_t batch = options.batch; batch >= 1; --batch) {
+      choice.blocks[at].batch = batch;
+      try {
+        const BlockTime time =
+            complete_plan(*net, *rule, choice, options, target, *times).blocks[at].time;
+        return chance(range.first, units, options) * (time.train + time.evaluation) +
+               chance(range.last + 1, units, options) * time.cache;
+      } catch (const Error&) {  // does not fit
+      }
+    }
+    return std::nullopt;
+  };
+  std::map<std::pair<std::int64_t, std::int64_t>, std::optional<double>> known;
+  const BlockCost cost = [&](UnitRange range) {
+    const auto [entry, fresh] = known.try_emplace({range.first, range.last});
+    if (fresh) entry->second = cost_of(range);
+    return entry->second;
+  };
+  const Best best = brute_force(units, cost, 0);
+  ASSERT_TRUE(best.all);
+  EXPECT_NEAR(plan.expected_seconds, *best.all, 1e-9 * *best.all);
+
+  options.partition = PartitionRule::homogeneous;
+  for (const double rho : {0.0, 0.4, 1.0}) {
+    options.rho = rho;
+    EXPECT_GE(make_plan(*net, *rule, options, target, *times).expected_seconds,
+              plan.expected_seconds * (1.0 - 1e-12));
+  }
+}
+
+constexpr std::int64_t kMiB = std::int64_t{1} << 20;
+INSTANTIATE_TEST_SUITE_P(Nets, OptimalPlan,
+                         testing::Values(NetCase{"vgg11", 0.125, 2 * kMiB, true},
+                                         NetCase{"vgg11", 0.125, 2 * kMiB, false},
+                                         NetCase{"vgg11", 0.125, 64 * kMiB, true},
+                                         NetCase{"vgg11", 0.125, 64 * kMiB, false},
+                                         NetCase{"resnet18", 0.125, 3 * kMiB, true},
+                                         NetCase{"resnet18", 0.125, 3 * kMiB, false}),
+                         [](const testing::TestParamInfo<NetCase>& info) {
+                           return fmt::format("{}_{}MiB_{}", info.param.model,
+                                              info.param.budget / kMiB,
+                                              info.param.stops ? "Stopping" : "All");
+                         });
+
+}  // namespace
+}  // namespace nf

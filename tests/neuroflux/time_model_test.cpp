@@ -1,0 +1,156 @@
+#include "neuroflux/time_model.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "neuroflux/auxiliary.h"
+#include "neuroflux/local_net.h"
+#include "neuroflux/time_profile.h"
+#include "nn/models/registry.h"
+
+namespace nf {
+namespace {
+
+using testing::HasSubstr;
+
+TEST(BatchTime, IsLinearBetweenItsPoints) {
+  const BatchTime time({{2, 10.0}, {4, 16.0}, {8, 20.0}});
+  EXPECT_DOUBLE_EQ(time.seconds(2), 10.0);
+  EXPECT_DOUBLE_EQ(time.seconds(3), 13.0);
+  EXPECT_DOUBLE_EQ(time.seconds(4), 16.0);
+  EXPECT_DOUBLE_EQ(time.seconds(6), 18.0);
+  EXPECT_DOUBLE_EQ(time.seconds(8), 20.0);
+  EXPECT_DOUBLE_EQ(time.seconds(16), 40.0);  // beyond what was measured: in proportion
+  EXPECT_DOUBLE_EQ(time.seconds(1), 7.0);    // on the first line
+  EXPECT_DOUBLE_EQ(BatchTime({{1, 0.0}, {2, 8.0}, {3, 8.0}}).seconds(1), 0.0);
+  EXPECT_DOUBLE_EQ(BatchTime({{4, 2.0}}).seconds(2), 1.0);
+}
+
+TEST(BatchTime, CountsTheShortBatch) {
+  const BatchTime time({{1, 3.0}, {4, 6.0}});
+  EXPECT_DOUBLE_EQ(time.set_seconds(8, 4), 12.0);
+  EXPECT_DOUBLE_EQ(time.set_seconds(10, 4), 12.0 + 4.0);
+  EXPECT_DOUBLE_EQ(time.set_seconds(3, 4), 5.0);
+  EXPECT_DOUBLE_EQ(time.set_seconds(0, 4), 0.0);
+}
+
+TEST(BatchTime, RefusesPointsOutOfOrder) {
+  EXPECT_THROW(BatchTime(std::vector<BatchTime::Point>()), Error);
+  EXPECT_THROW(BatchTime({{4, 1.0}, {4, 1.0}}), Error);
+  EXPECT_THROW(BatchTime({{0, 1.0}}), Error);
+  EXPECT_THROW(BatchTime({{1, -1.0}}), Error);
+  EXPECT_THROW(BatchTime().seconds(1), Error);
+}
+
+PassTimes constant_times(double stage, double train, double evaluate, double forward) {
+  return {BatchTime({{1, stage}}), BatchTime({{1, train}}), BatchTime({{1, evaluate}}),
+          BatchTime({{1, forward}})};
+}
+
+TEST(BlockTime, AddsUnitsAndTakesTheSlowerOfReadingAndComputing) {
+  const PassTimes a = constant_times(0.5, 4.0, 2.0, 1.0), b = constant_times(0.25, 3.0, 1.0, 0.5);
+  BlockWork work{.epochs = 2, .train_count = 10, .validation_count = 4};
+  const BlockTime alone = block_time({&a, &b}, 2, work, {});
+  EXPECT_DOUBLE_EQ(alone.train, 2 * 10 * (0.5 + 4.0 + 3.0));  // staged once, by the first
+  EXPECT_DOUBLE_EQ(alone.evaluation, 2 * 4 * (0.5 + 2.0 + 1.0));
+  EXPECT_DOUBLE_EQ(alone.cache, 0.0);
+  work.read_bytes = 1000;
+  work.write_bytes = 7000;
+  // Fast storage costs nothing but the forward pass.
+  const BlockTime fast = block_time({&a, &b}, 2, work, {1e9, 1e9});
+  EXPECT_DOUBLE_EQ(fast.train, alone.train);
+  EXPECT_DOUBLE_EQ(fast.cache, 14 * (0.5 + 1.0 + 0.5));
+  // 10 bytes a second: reading 100 bytes a sample takes longer than its steps, writing longer
+  // still.
+  const BlockTime slow = block_time({&a, &b}, 2, work, {10.0, 10.0});
+  EXPECT_DOUBLE_EQ(slow.train, 2 * 1000 / 10.0);
+  EXPECT_DOUBLE_EQ(slow.evaluation, 2 * 400 / 10.0);
+  EXPECT_DOUBLE_EQ(slow.cache, 7000 / 10.0);
+}
+
+TEST(FastestBatch, IsNotAlwaysTheLargest) {
+  // Falls out of a cache between 8 and 32: 8 samples take 8 ms, 32 take 64.
+  PassTimes unit = constant_times(0.0, 1.0, 0.0, 0.0);
+  unit.train = BatchTime({{2, 4e-3}, {8, 8e-3}, {32, 64e-3}});
+  EXPECT_EQ(fastest_batch({&unit}, 32, 3200), 8);
+  EXPECT_EQ(fastest_batch({&unit}, 8, 3200), 8);
+  EXPECT_EQ(fastest_batch({&unit}, 5, 3200), 5);
+  // Eight percent better is noise.
+  unit.train = BatchTime({{16, 0.92}, {32, 2.0}});
+  EXPECT_EQ(fastest_batch({&unit}, 32, 3200), 32);
+  EXPECT_EQ(fastest_batch({&unit}, 32, 3200, 0.05), 16);
+}
+
+class MeasuredTimes : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = std::filesystem::temp_directory_path() / fmt::format("nf-times-{}", getpid());
+    net_ = nn::make_model("vgg11", {.input = {16, 16, 3}, .classes = 10, .width = 0.125});
+    rule_ = make_auxiliary_rule("adaptive");
+    local_ = std::make_unique<LocalNet>(*net_, *rule_,
+                                        std::vector<std::int64_t>{16, 16, 16, 16, 16, 16, 16, 0});
+    options_.device.budget = std::int64_t{256} << 20;
+    options_.cache_folder = folder_;
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  std::filesystem::path folder_;
+  std::unique_ptr<nn::Model> net_;
+  std::shared_ptr<const AuxiliaryRule> rule_;
+  std::unique_ptr<LocalNet> local_;
+  MeasureOptions options_;
+};
+
+TEST_F(MeasuredTimes, ComeFromRealStepsAtThreeBatches) {
+  const auto times = make_measured_times(options_);
+  const PassTimes unit = times->unit(local_->range(1, 1).front(), local_->input_sample(1), 64);
+  const PassTimes whole = times->whole(*net_, 32);
+  ASSERT_EQ(unit.train.points().size(), 3U);
+  EXPECT_EQ(unit.train.points()[0].batch, 4);
+  EXPECT_EQ(unit.train.points()[1].batch, 16);
+  EXPECT_EQ(unit.train.points()[2].batch, 64);
+  EXPECT_EQ(whole.train.points().back().batch, 32);
+  for (const PassTimes* passes : {&unit, &whole}) {
+    EXPECT_GT(passes->train.seconds(32), 0.0);
+    // Sixteen times the work can't take less time in all of many repetitions.
+    EXPECT_GT(passes->train.points().back().seconds, passes->train.points().front().seconds);
+    EXPECT_LT(passes->evaluate.seconds(32), passes->train.seconds(32));
+  }
+  // Off the device again: placing it elsewhere would throw if it were not.
+  const ContextPtr context = Context::create({});
+  net_->materialize(context, 0);
+  net_->release();
+}
+
+TEST_F(MeasuredTimes, StorageIsMeasuredInTheFolderAndLeavesNothing) {
+  const auto times = make_measured_times(options_);
+  const StorageSpeed speed = times->storage();
+  EXPECT_GT(speed.write, 1e6);
+  EXPECT_GT(speed.read, 1e6);
+  EXPECT_FALSE(std::filesystem::exists(folder_));
+  const StorageSpeed again = times->storage();  // not measured twice in one plan
+  EXPECT_EQ(again.write, speed.write);
+}
+
+TEST_F(MeasuredTimes, StayWithinTheBudget) {
+  options_.device.budget = 4096;
+  const auto times = make_measured_times(options_);
+  EXPECT_THROW(times->unit(local_->range(1, 1).front(), local_->input_sample(1), 64), OutOfBudget);
+}
+
+TEST(PredictedTimes, GrowWithFlopsAndWithTheBatch) {
+  const auto net = nn::make_model("vgg11", {.input = {32, 32, 3}, .classes = 10});
+  const DeviceSpeed speed{1e9, 1e20, 0.0, 1e20, {1e9, 1e9}};  // FLOPs alone count
+  const auto times = make_predicted_times({.threads = 1}, {}, speed);
+  const PassTimes whole = times->whole(*net, 8);
+  const double flops = static_cast<double>(net->flops(net->input_shape(1)));
+  EXPECT_NEAR(whole.train.seconds(8), 3.0 * 8.0 * flops / 1e9, 1e-6 * flops / 1e9);
+  EXPECT_NEAR(whole.evaluate.seconds(4), 4.0 * flops / 1e9, 1e-6 * flops / 1e9);
+  EXPECT_STREQ(times->source(), "predicted");
+}
+
+}  // namespace
+}  // namespace nf
