@@ -185,6 +185,20 @@ void loss_backward(benchmark::State& state, const Setup& setup, std::int64_t cla
   report_bytes(state, t.logits.bytes() + t.labels.bytes() + dlogits.bytes());
 }
 
+void loss_with_gradient(benchmark::State& state, const Setup& setup, std::int64_t classes) {
+  LossOperands t(setup, classes);
+  Tensor correct = empty_tensor(setup, {1}, DType::i32);
+  Tensor dlogits = empty_tensor(setup, t.logits.shape());
+  const Scratch scratch(setup,
+                        setup.backend().softmax_cross_entropy_workspace(setup.batch, classes));
+  time_op(state, setup, [&] {
+    setup.backend().softmax_cross_entropy_forward_backward(
+        t.logits.view(), t.labels.view(), 0.0, t.loss.mutable_view(), correct.mutable_view(),
+        dlogits.mutable_view(), scratch);
+  });
+  report_bytes(state, t.logits.bytes() + t.labels.bytes() + dlogits.bytes());
+}
+
 void copy(benchmark::State& state, const Setup& setup, std::int64_t bytes) {
   const Tensor from = Tensor::full(setup.context, {bytes / 4}, 1.0);
   Tensor to = empty_tensor(setup, from.shape());
@@ -218,6 +232,8 @@ void add_light_benchmarks(const Setup& setup) {
                   [=](benchmark::State& state) { loss_forward(state, setup, classes); });
     add_benchmark(fmt::format("softmax_cross_entropy_backward/{}", classes),
                   [=](benchmark::State& state) { loss_backward(state, setup, classes); });
+    add_benchmark(fmt::format("softmax_cross_entropy_forward_backward/{}", classes),
+                  [=](benchmark::State& state) { loss_with_gradient(state, setup, classes); });
   }
 }
 

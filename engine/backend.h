@@ -161,6 +161,8 @@ class Backend {
   // Element-wise.
   /// y += alpha * x
   virtual void axpy(double alpha, ConstView x, View y) = 0;
+  /// y *= alpha
+  virtual void scale(double alpha, View y) = 0;
   /// out = a + b; out may be a or b.
   virtual void add(ConstView a, ConstView b, View out) = 0;
   /// y = min(max(x, 0), bound); y may be x.
@@ -241,6 +243,11 @@ class Backend {
   /// dlogits = dloss * (softmax - target) / N; dlogits may be logits' own memory in overwrite mode.
   virtual void softmax_cross_entropy_backward(ConstView logits, ConstView labels, double smoothing,
                                               ConstView dloss, View dlogits, GradMode mode) = 0;
+  /// What softmax_cross_entropy_forward gives and, in the same pass over the logits, its gradient
+  /// for dloss = 1: dlogits = (softmax - target) / N, which may be logits' own memory.
+  virtual void softmax_cross_entropy_forward_backward(ConstView logits, ConstView labels,
+                                                      double smoothing, View loss, View correct,
+                                                      View dlogits, Workspace workspace) = 0;
 
   // Optimizers, in PyTorch's formulas, over any number of parameters.
   /// g = grad + weight_decay * w; m = momentum * m + g (m = g on the first step);

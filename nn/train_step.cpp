@@ -67,7 +67,7 @@ StepResult train_step(const Trainable& trainable, Tensor input, const Tensor& la
     input = Tensor();
     if (output != nullptr) *output = features.detached();
     const Tensor logits = classify(trainable, pass, std::move(features));
-    result = softmax_cross_entropy(&tape, logits, labels, options.label_smoothing);
+    result = softmax_cross_entropy_with_gradient(&tape, logits, labels, options.label_smoothing);
   }
   const StepResult step = read_back(result);
   NF_CHECK(std::isfinite(step.loss), "the loss of {} is {} (learning rate {:.3g})", trainable.name,

@@ -109,9 +109,11 @@ void Tape::backward(const Tensor& output, Tensor seed) {
   // Half a record is of no use, and would keep memory.
   const Emptied emptied{*this};
   Gradients gradients(output.context());
-  if (!seed)
+  if (!seed) {
+    gradients.unseeded_ = output.id();
     seed = Tensor::full(output.context(), output.shape(), 1.0, output.dtype(),
                         Category::activation_gradient);
+  }
   gradients.pending_[output.id()] = std::move(seed);
   while (!nodes_.empty()) {
     const std::unique_ptr<Node> node = std::move(nodes_.back());

@@ -74,6 +74,8 @@ class Node {
 class Gradients {
  public:
   bool wanted(std::size_t input) const { return node_->inputs_[input].needs_gradient; }
+  /// Whether the node computed what Tape::backward started from, without a seed: its dy is ones.
+  bool from_ones() const { return node_->output_ == unseeded_; }
 
   struct Slot {
     Tensor tensor;
@@ -94,6 +96,7 @@ class Gradients {
 
   ContextPtr context_;
   const Node* node_ = nullptr;
+  std::uint64_t unseeded_ = 0;  // id of the output whose gradient is ones; 0: of none
   std::unordered_map<std::uint64_t, Tensor> pending_;
 };
 

@@ -18,4 +18,12 @@ struct CrossEntropy {
 CrossEntropy softmax_cross_entropy(Tape* tape, const Tensor& logits, const Tensor& labels,
                                    double label_smoothing = 0.0);
 
+/// The same for a loss that training starts its backward from. The gradient comes with the loss, in
+/// one pass over the logits, and the tape keeps it in their place; with a seed other than none the
+/// backward multiplies it, which in 16 bits rounds twice. Where the tape wants no gradient this is
+/// softmax_cross_entropy.
+CrossEntropy softmax_cross_entropy_with_gradient(Tape* tape, const Tensor& logits,
+                                                 const Tensor& labels,
+                                                 double label_smoothing = 0.0);
+
 }  // namespace nf

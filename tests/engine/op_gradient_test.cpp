@@ -36,8 +36,8 @@ class OpGradient : public ::testing::TestWithParam<std::tuple<DevicePath, std::s
     if (times > 1) allowed += times * path().eps() * size;
     if (t.inputs[i].statistics) return expect_close(to_values(input.grad()), wanted, allowed, what);
     // In 16 bits each of `times` results g is rounded, and each sum 2g, 3g, …
-    const double roundings = times + times * (times + 1) / 2.0 - 1;
-    allowed += (2 * times - 1) * path().least_rounding();
+    const double roundings = t.roundings * times + times * (times + 1) / 2.0 - 1;
+    allowed += ((t.roundings + 1) * times - 1) * path().least_rounding();
     expect_close(to_values(input.grad()), wanted, allowed, what,
                  path().rounding() * roundings / times);
   }

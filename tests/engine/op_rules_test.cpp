@@ -317,6 +317,64 @@ TEST_P(OpRules, CrossEntropyKeepsOnlyItsInputs) {
   EXPECT_EQ(tape.saved_bytes(), logits.bytes() + target.bytes());
 }
 
+// From ones both forms compute the same numbers; from another seed one of them multiplies.
+TEST_P(OpRules, CrossEntropyComesWithItsGradient) {
+  for (const CrossEntropyCase& p : cross_entropy_cases()) {
+    const Values x = random_values(p.n * p.c, p.name, -p.spread, p.spread);
+    std::vector<std::int32_t> labels;
+    for (std::int64_t n = 0; n < p.n; ++n) labels.push_back(static_cast<std::int32_t>(n % p.c));
+    const Tensor target = Tensor::from_host<std::int32_t>(context_, {p.n}, labels);
+    for (const bool seeded : {false, true}) {
+      const auto run = [&](auto op) {
+        const Tensor logits = tensor({p.n, p.c}, x).set_requires_grad(true);
+        Tape tape;
+        const CrossEntropy result = op(&tape, logits, target, p.smoothing);
+        tape.backward(result.loss, seeded ? filled({1}, -3) : Tensor());
+        return std::tuple(to_values(result.loss), result.correct.template to_host<std::int32_t>(),
+                          to_values(logits.grad()));
+      };
+      const auto [loss, correct, gradient] = run(softmax_cross_entropy);
+      const auto [loss_1, correct_1, gradient_1] = run(softmax_cross_entropy_with_gradient);
+      EXPECT_EQ(loss_1, loss) << p.name;
+      EXPECT_EQ(correct_1, correct) << p.name;
+      // 3 / N and then a product, against 1 / N, a product and 3 times that: two roundings each.
+      const double allowed = seeded ? 4 * GetParam().eps() * 3 / static_cast<double>(p.n) : 0.0;
+      expect_close(gradient_1, gradient, allowed, p.name);
+    }
+  }
+}
+
+// The scale of a gradient is read from the device, unless it is known to be one.
+TEST_P(OpRules, CrossEntropyInsideATapeHasItsOwnSeed) {
+  const Tensor logits = random({7, 10}, "x").set_requires_grad(true);
+  const Tensor target =
+      Tensor::from_host<std::int32_t>(context_, {7}, std::vector<std::int32_t>(7, 3));
+  Tape tape;
+  const Tensor once = softmax_cross_entropy_with_gradient(&tape, logits, target).loss;
+  tape.backward(add(&tape, once, once));
+  const Values twice = to_values(logits.grad());
+  logits.clear_grad();
+  tape.backward(softmax_cross_entropy_with_gradient(&tape, logits, target).loss);
+  Values expected = to_values(logits.grad());
+  for (double& value : expected) value *= 2;
+  EXPECT_EQ(twice, expected);
+}
+
+TEST_P(OpRules, CrossEntropyKeepsItsGradientInPlaceOfTheLogits) {
+  const Tensor logits = random({7, 10}, "x").set_requires_grad(true);
+  const Tensor target =
+      Tensor::from_host<std::int32_t>(context_, {7}, std::vector<std::int32_t>(7, 3));
+  Tape tape;
+  const CrossEntropy result = softmax_cross_entropy_with_gradient(&tape, logits, target);
+  ASSERT_EQ(tape.nodes().size(), 1U);
+  ASSERT_EQ(tape.nodes()[0]->saved().size(), 1U);
+  EXPECT_NE(tape.nodes()[0]->saved()[0].tensor().view().data, logits.view().data);
+  EXPECT_EQ(tape.saved_bytes(), logits.bytes());
+  const void* kept = tape.nodes()[0]->saved()[0].tensor().view().data;
+  tape.backward(result.loss);
+  EXPECT_EQ(logits.grad().view().data, kept);
+}
+
 INSTANTIATE_TEST_SUITE_P(Cpu, OpRules, ::testing::ValuesIn(device_paths()),
                          [](const auto& info) { return info.param.name; });
 

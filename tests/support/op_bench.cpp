@@ -28,6 +28,7 @@ constexpr Entry kOperators[] = {
     {"reshape", reshape_instances},
     {"dropout", dropout_instances},
     {"softmax_cross_entropy", cross_entropy_instances},
+    {"softmax_cross_entropy_with_gradient", cross_entropy_with_gradient_instances},
 };
 
 }  // namespace

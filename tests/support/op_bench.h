@@ -39,6 +39,7 @@ struct Instance {
   Values dy;                ///< gradient of the output for the comparison, exact in its type
   bool statistics = false;  ///< the output is f32 beside inputs of 16 bits
   bool recorded = true;     ///< false: an operator without a backward pass
+  int roundings = 1;        ///< of a gradient to 16 bits, all of them to its own size
   bool gradcheck = true;    ///< false: finite differences meet a kink, or cost too much
   std::function<Tensor(Tape*, const std::vector<Tensor>&)> run;
   std::function<Values()> forward;

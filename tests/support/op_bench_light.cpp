@@ -195,10 +195,12 @@ std::vector<Instance> dropout_instances() {
   return result;
 }
 
-std::vector<Instance> cross_entropy_instances() {
+namespace {
+
+std::vector<Instance> loss_instances(const std::string& op, decltype(softmax_cross_entropy)* loss) {
   std::vector<Instance> result;
   for (const CrossEntropyCase& p : cross_entropy_cases()) {
-    Instance t = start("softmax_cross_entropy", p.name, {1});
+    Instance t = start(op, p.name, {1});
     t.statistics = true;
     t.gradcheck = p.gradcheck;
     add_input(t, "logits", {p.n, p.c}, -p.spread, p.spread);
@@ -207,9 +209,9 @@ std::vector<Instance> cross_entropy_instances() {
     for (std::int64_t n = 0; n < p.n; ++n)
       labels.push_back(static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(p.c))));
     const Values x = t.inputs[0].values, dy = t.dy;
-    t.run = [p, labels](Tape* tape, const std::vector<Tensor>& in) {
+    t.run = [p, labels, loss](Tape* tape, const std::vector<Tensor>& in) {
       const Tensor target = Tensor::from_host<std::int32_t>(in[0].context(), {p.n}, labels);
-      return softmax_cross_entropy(tape, in[0], target, p.smoothing).loss;
+      return loss(tape, in[0], target, p.smoothing).loss;
     };
     t.forward = [=] { return Values{reference::softmax_cross_entropy(p, x, labels).loss}; };
     t.backward = [=] {
@@ -220,6 +222,19 @@ std::vector<Instance> cross_entropy_instances() {
     t.gradient_bounds = {{p.c, std::abs(dy[0]) / static_cast<double>(p.n) * (1 + 2 * p.spread)}};
     result.push_back(std::move(t));
   }
+  return result;
+}
+
+}  // namespace
+
+std::vector<Instance> cross_entropy_instances() {
+  return loss_instances("softmax_cross_entropy", softmax_cross_entropy);
+}
+
+std::vector<Instance> cross_entropy_with_gradient_instances() {
+  std::vector<Instance> result =
+      loss_instances("softmax_cross_entropy_with_gradient", softmax_cross_entropy_with_gradient);
+  for (Instance& t : result) t.roundings = 2;  // stored, then multiplied by the seed
   return result;
 }
 

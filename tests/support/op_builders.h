@@ -42,5 +42,6 @@ std::vector<Instance> add_instances();
 std::vector<Instance> reshape_instances();
 std::vector<Instance> dropout_instances();
 std::vector<Instance> cross_entropy_instances();
+std::vector<Instance> cross_entropy_with_gradient_instances();
 
 }  // namespace nf::test

@@ -1,4 +1,4 @@
-// Element-wise sums, and sums over all but the last dimension.
+// Element-wise sums and products, and sums over all but the last dimension.
 #include <array>
 
 #include "engine/backends/cpu/cpu_backend.h"
@@ -16,6 +16,18 @@ void CpuBackend::axpy(double alpha, ConstView x, View y) {
     parallel_simd(threads_, y.numel(), kGrain, [=](std::int64_t begin, std::int64_t end, int) {
 #pragma omp simd
       for (std::int64_t i = begin; i < end; ++i) out[i] += factor * in[i];
+    });
+  });
+}
+
+void CpuBackend::scale(double alpha, View y) {
+  with_real("scale", y.dtype, [&](auto scalar) {
+    using T = decltype(scalar);
+    T* out = y.as<T>();
+    const T factor = static_cast<T>(alpha);
+    parallel_simd(threads_, y.numel(), kGrain, [=](std::int64_t begin, std::int64_t end, int) {
+#pragma omp simd
+      for (std::int64_t i = begin; i < end; ++i) out[i] *= factor;
     });
   });
 }

@@ -39,50 +39,102 @@ void check_labels(const std::int32_t* label, std::int64_t rows, std::int64_t cla
              "softmax_cross_entropy: label {} must be in [0, {}), got {}", r, classes, label[r]);
 }
 
+// The target of a row, and what its gradient is multiplied with.
+template <typename T>
+struct Target {
+  T scale, base, peak;
+
+  Target(std::int64_t rows, std::int64_t classes, double smoothing, double upstream)
+      : scale(static_cast<T>(upstream / static_cast<double>(rows))),
+        base(static_cast<T>(smoothing / static_cast<double>(classes))),
+        peak(static_cast<T>(1.0 - smoothing) + base) {}
+
+  T gradient(T probability, bool at_label) const {
+    return scale * (probability - (at_label ? peak : base));
+  }
+};
+
+struct RowLoss {
+  double loss;
+  bool hit;
+};
+
+// A row's loss and, where `gradient` is given, its gradient: the exponentials of the sum serve it.
+// It may be the row itself, of which nothing is read once they are written.
+template <typename T>
+RowLoss row_loss(const T* row, std::int64_t classes, std::int64_t label, double smoothing,
+                 const Target<T>& target, T* gradient) {
+  const RowMax<T> max = row_max(row, classes);
+  double picked = (1.0 - smoothing) * (double{row[label]} - max.value);
+  if (smoothing > 0.0) {
+    double mean = 0;
+    for (std::int64_t c = 0; c < classes; ++c) mean += double{row[c]} - max.value;
+    picked += smoothing * mean / static_cast<double>(classes);
+  }
+  double sum = 0;
+  if (gradient == nullptr) {
+    sum = sum_of_exp(row, classes, max.value);
+  } else {
+    for (std::int64_t c = 0; c < classes; ++c) {
+      gradient[c] = std::exp(row[c] - max.value);
+      sum += double{gradient[c]};
+    }
+    const T inverse = static_cast<T>(1.0 / sum);
+    for (std::int64_t c = 0; c < classes; ++c)
+      gradient[c] = target.gradient(gradient[c] * inverse, c == label);
+  }
+  const double log_sum = std::log(sum);
+  // The largest of a row that holds a NaN is nobody's prediction.
+  return {log_sum - picked, max.index == label && !std::isnan(log_sum)};
+}
+
+// `dx` (rows, classes) is null where no gradient is wanted.
+template <typename T>
+void mean_loss(int threads, const T* x, const std::int32_t* label, std::int64_t rows,
+               std::int64_t classes, double smoothing, T* loss, std::int32_t* correct, T* dx) {
+  check_labels(label, rows, classes);
+  const Target<T> target(rows, classes, smoothing, 1.0);
+  std::array<RowLoss, kRowsAtOnce> of_row;
+  double sum = 0;
+  std::int32_t hits = 0;
+  // Summed row by row, so that the loss does not depend on the number of threads.
+  for (std::int64_t first = 0; first < rows; first += kRowsAtOnce) {
+    const std::int64_t count = std::min(kRowsAtOnce, rows - first);
+    parallel_for(threads, count, kExpGrain / classes + 1,
+                 [&](std::int64_t begin, std::int64_t end, int) {
+                   for (std::int64_t r = begin; r < end; ++r) {
+                     const std::int64_t at = (first + r) * classes;
+                     of_row[static_cast<std::size_t>(r)] =
+                         row_loss(x + at, classes, label[first + r], smoothing, target,
+                                  dx == nullptr ? nullptr : dx + at);
+                   }
+                 });
+    for (std::int64_t r = 0; r < count; ++r) {
+      sum += of_row[static_cast<std::size_t>(r)].loss;
+      hits += of_row[static_cast<std::size_t>(r)].hit ? 1 : 0;
+    }
+  }
+  *loss = static_cast<T>(sum / static_cast<double>(rows));
+  *correct = hits;
+}
+
 }  // namespace
 
 void CpuBackend::softmax_cross_entropy_forward(ConstView logits, ConstView labels, double smoothing,
-                                               View loss, View correct, Workspace) {
-  with_real("softmax_cross_entropy", logits.dtype, [&](auto scalar) {
+                                               View loss, View correct, Workspace workspace) {
+  softmax_cross_entropy_forward_backward(logits, labels, smoothing, loss, correct,
+                                         {nullptr, logits.dtype, logits.shape}, workspace);
+}
+
+void CpuBackend::softmax_cross_entropy_forward_backward(ConstView logits, ConstView labels,
+                                                        double smoothing, View loss, View correct,
+                                                        View dlogits, Workspace) {
+  constexpr std::string_view op = "softmax_cross_entropy";
+  with_real(op, logits.dtype, [&](auto scalar) {
     using T = decltype(scalar);
-    const std::int64_t rows = logits.shape[0], classes = logits.shape[1];
-    const T* x = logits.as<T>();
-    const auto* label = elements<std::int32_t>("softmax_cross_entropy", labels);
-    check_labels(label, rows, classes);
-    std::array<double, kRowsAtOnce> row_loss;
-    std::array<bool, kRowsAtOnce> row_hit;
-    double sum = 0;
-    std::int32_t hits = 0;
-    // Summed row by row, so that the loss does not depend on the number of threads.
-    for (std::int64_t first = 0; first < rows; first += kRowsAtOnce) {
-      const std::int64_t count = std::min(kRowsAtOnce, rows - first);
-      parallel_for(threads_, count, kExpGrain / classes + 1,
-                   [&](std::int64_t begin, std::int64_t end, int) {
-                     for (std::int64_t r = begin; r < end; ++r) {
-                       const T* row = x + (first + r) * classes;
-                       const RowMax<T> max = row_max(row, classes);
-                       const double log_sum = std::log(sum_of_exp(row, classes, max.value));
-                       const std::int64_t target = label[first + r];
-                       double picked = (1.0 - smoothing) * (double{row[target]} - max.value);
-                       if (smoothing > 0.0) {
-                         double mean = 0;
-                         for (std::int64_t c = 0; c < classes; ++c)
-                           mean += double{row[c]} - max.value;
-                         picked += smoothing * mean / static_cast<double>(classes);
-                       }
-                       const auto slot = static_cast<std::size_t>(r);
-                       row_loss[slot] = log_sum - picked;
-                       // The largest of a row that holds a NaN is nobody's prediction.
-                       row_hit[slot] = max.index == target && !std::isnan(log_sum);
-                     }
-                   });
-      for (std::int64_t r = 0; r < count; ++r) {
-        sum += row_loss[static_cast<std::size_t>(r)];
-        hits += row_hit[static_cast<std::size_t>(r)] ? 1 : 0;
-      }
-    }
-    *elements<T>("softmax_cross_entropy", loss) = static_cast<T>(sum / static_cast<double>(rows));
-    *elements<std::int32_t>("softmax_cross_entropy", correct) = hits;
+    mean_loss(threads_, logits.as<T>(), elements<std::int32_t>(op, labels), logits.shape[0],
+              logits.shape[1], smoothing, elements<T>(op, loss),
+              elements<std::int32_t>(op, correct), elements<T>(op, dlogits));
   });
 }
 
@@ -96,9 +148,7 @@ void CpuBackend::softmax_cross_entropy_backward(ConstView logits, ConstView labe
     const auto* label = elements<std::int32_t>("softmax_cross_entropy_backward", labels);
     T* dx = elements<T>("softmax_cross_entropy_backward", dlogits);
     const double upstream = double{*elements<T>("softmax_cross_entropy_backward", dloss)};
-    const T scale = static_cast<T>(upstream / static_cast<double>(rows));
-    const T base = static_cast<T>(smoothing / static_cast<double>(classes));
-    const T peak = static_cast<T>(1.0 - smoothing) + base;
+    const Target<T> target(rows, classes, smoothing, upstream);
     with_flag(mode == GradMode::accumulate, [&](auto accumulate) {
       parallel_for(threads_, rows, kExpGrain / classes + 1,
                    [=](std::int64_t begin, std::int64_t end, int) {
@@ -108,8 +158,8 @@ void CpuBackend::softmax_cross_entropy_backward(ConstView logits, ConstView labe
                        const T max = row_max(row, classes).value;
                        const T inverse = static_cast<T>(1.0 / sum_of_exp(row, classes, max));
                        for (std::int64_t c = 0; c < classes; ++c) {
-                         const T target = c == label[r] ? peak : base;
-                         const T g = scale * (std::exp(row[c] - max) * inverse - target);
+                         const T probability = std::exp(row[c] - max) * inverse;
+                         const T g = target.gradient(probability, c == label[r]);
                          out[c] = accumulate ? out[c] + g : g;
                        }
                      }

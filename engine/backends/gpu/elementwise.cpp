@@ -50,6 +50,13 @@ void GpuBackend::cast(ConstView x, View y) {
   });
 }
 
+void GpuBackend::scale(double alpha, View y) {
+  with_storage("scale", y.dtype, [&](auto scalar) {
+    using T = decltype(scalar);
+    NF_TARGET::scale(stream(), static_cast<float>(alpha), elements<T>("scale", y), y.numel());
+  });
+}
+
 void GpuBackend::axpy(double alpha, ConstView x, View y) {
   with_storage("axpy", y.dtype, [&](auto scalar) {
     using T = decltype(scalar);

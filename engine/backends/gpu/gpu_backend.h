@@ -28,6 +28,7 @@ class GpuBackend : public Backend {
 
   // Element-wise.
   void axpy(double alpha, ConstView x, View y) override;
+  void scale(double alpha, View y) override;
   void add(ConstView a, ConstView b, View out) override;
   void relu_forward(Activation activation, ConstView x, View y) override;
   void relu_backward(Activation activation, ConstView y, ConstView dy, View dx,
@@ -81,6 +82,9 @@ class GpuBackend : public Backend {
                                      View loss, View correct, Workspace workspace) override;
   void softmax_cross_entropy_backward(ConstView logits, ConstView labels, double smoothing,
                                       ConstView dloss, View dlogits, GradMode mode) override;
+  void softmax_cross_entropy_forward_backward(ConstView logits, ConstView labels, double smoothing,
+                                              View loss, View correct, View dlogits,
+                                              Workspace workspace) override;
 
   // Optimizers: parameters, gradients and state in f32.
   void sgd(const SgdStep& step, std::span<const SgdParameter> parameters) override;

@@ -36,4 +36,19 @@ void GpuBackend::softmax_cross_entropy_backward(ConstView logits, ConstView labe
   });
 }
 
+void GpuBackend::softmax_cross_entropy_forward_backward(ConstView logits, ConstView labels,
+                                                        double smoothing, View loss, View correct,
+                                                        View dlogits, Workspace workspace) {
+  constexpr std::string_view op = "softmax_cross_entropy";
+  const std::int64_t rows = logits.shape[0], classes = logits.shape[1];
+  check_workspace(op, workspace, softmax_cross_entropy_workspace(rows, classes));
+  with_storage(op, logits.dtype, [&](auto scalar) {
+    using T = decltype(scalar);
+    NF_TARGET::softmax_cross_entropy_forward_backward(
+        stream(), elements<T>(op, logits), elements<std::int32_t>(op, labels), rows, classes,
+        smoothing, elements<float>(op, loss), elements<std::int32_t>(op, correct),
+        elements<T>(op, dlogits), workspace.data);
+  });
+}
+
 }  // namespace nf::NF_TARGET

@@ -33,6 +33,7 @@ class MetaBackend final : public Backend {
 
   // Element-wise.
   void axpy(double, ConstView, View) override {}
+  void scale(double, View) override {}
   void add(ConstView, ConstView, View) override {}
   void relu_forward(Activation, ConstView, View) override {}
   void relu_backward(Activation, ConstView, ConstView, View, GradMode) override {}
@@ -95,6 +96,8 @@ class MetaBackend final : public Backend {
   }
   void softmax_cross_entropy_backward(ConstView, ConstView, double, ConstView, View,
                                       GradMode) override {}
+  void softmax_cross_entropy_forward_backward(ConstView, ConstView, double, View, View, View,
+                                              Workspace) override {}
 
   // Optimizers.
   void sgd(const SgdStep&, std::span<const SgdParameter>) override {}
