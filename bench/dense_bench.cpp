@@ -12,8 +12,9 @@ void conv_forward(benchmark::State& state, const Setup& setup, const Conv2dProbl
   Tensor y = empty_tensor(setup, {p.n, p.out_h(), p.out_w(), p.o});
   Backend& backend = setup.backend();
   const Scratch scratch(setup, backend.conv2d_workspace(p, Pass::forward, GradMode::overwrite));
-  time_op(state, setup,
-          [&] { backend.conv2d_forward(p, x.view(), w.view(), {}, y.mutable_view(), scratch); });
+  time_op(state, setup, [&] {
+    backend.conv2d_forward(p, x.view(), w.view(), {}, {}, y.mutable_view(), scratch);
+  });
   report_flops(state, flops(p));
 }
 

@@ -69,9 +69,20 @@ struct Conv2dProblem {
   std::int64_t n = 0, h = 0, w = 0, c = 0;
   std::int64_t o = 0, kh = 0, kw = 0;
   std::int64_t stride = 1, padding = 0, groups = 1;
+  /// What follows in the forward pass: y = activation(convolution + bias + residual).
+  Activation activation = Activation::none;
+  bool residual = false;
 
   std::int64_t out_h() const { return (h + 2 * padding - kh) / stride + 1; }
   std::int64_t out_w() const { return (w + 2 * padding - kw) / stride + 1; }
+  bool fused() const { return residual || activation != Activation::none; }
+  /// The convolution and bias alone.
+  Conv2dProblem plain() const {
+    Conv2dProblem problem = *this;
+    problem.activation = Activation::none;
+    problem.residual = false;
+    return problem;
+  }
   bool depthwise() const { return groups == c && c == o && groups > 1; }
   bool operator==(const Conv2dProblem&) const = default;
 };
@@ -173,11 +184,12 @@ class Backend {
   /// y = x * keep / (1 - p), element i kept when philox(key, i / 4)[i % 4] >= p. Its own backward.
   virtual void dropout(double p, std::uint64_t key, ConstView x, View y, GradMode mode) = 0;
 
-  // Convolution. `bias` and `db` (O) may be empty.
+  // Convolution. `bias` and `db` (O) may be empty; `residual` (of y's shape) is given where the
+  // problem has one, and is not y. Where something follows the convolution there is a bias.
   virtual std::int64_t conv2d_workspace(const Conv2dProblem& problem, Pass pass,
                                         GradMode mode) const = 0;
   virtual void conv2d_forward(const Conv2dProblem& problem, ConstView x, ConstView w,
-                              ConstView bias, View y, Workspace workspace) = 0;
+                              ConstView bias, ConstView residual, View y, Workspace workspace) = 0;
   virtual void conv2d_backward_input(const Conv2dProblem& problem, ConstView dy, ConstView w,
                                      View dx, GradMode mode, Workspace workspace) = 0;
   virtual void conv2d_backward_weight(const Conv2dProblem& problem, ConstView x, ConstView dy,
@@ -218,6 +230,14 @@ class Backend {
                                    ConstView save_mean, ConstView save_invstd, View dx,
                                    View dresidual, View dgamma, View dbeta, GradMode mode,
                                    Workspace workspace) = 0;
+
+  /// Folds a batch norm of running statistics into the convolution before it: with scale =
+  /// gamma / sqrt(var + eps), folded_w (O, …) = w * scale and folded_bias (O) =
+  /// (bias - mean) * scale + beta, `bias` empty for zeros. folded_w may be w, folded_bias may be
+  /// bias or beta. All are of one type, f32 or f64.
+  virtual void batch_norm_fold(double eps, ConstView gamma, ConstView beta, ConstView running_mean,
+                               ConstView running_var, ConstView w, ConstView bias, View folded_w,
+                               View folded_bias) = 0;
 
   // Pooling. `argmax` (shape of y; u8 where the window has at most 256 cells, else i32) is the
   // index of the maximum in its window, row by row; ties go to the first; NaN wins.

@@ -57,7 +57,8 @@ void batch_norm_backward(Stream stream, const BatchNormOptions& options, const T
 
 /// Folds a batch norm in evaluation mode into the convolution before it: with w (o, k) and `bias`
 /// (o; null: zeros), folded_w = w * scale and folded_bias = (bias - mean) * scale + beta, where
-/// scale = gamma / sqrt(var + eps). folded_w may be w, folded_bias may be bias.
+/// scale = gamma / sqrt(var + eps). folded_w may be w, folded_bias may be bias
+/// or beta.
 /// Must move w and folded_w once, and does.
 void batch_norm_fold(Stream stream, const float* gamma, const float* beta,
                      const float* running_mean, const float* running_var, double eps,

@@ -124,7 +124,8 @@ void relu_backward(Stream stream, const T* y, const T* dy, T* dx, std::int64_t n
 }
 
 template <typename T>
-void add_bias(Stream stream, const T* bias, T* y, std::int64_t rows, std::int64_t channels) {
+void add_bias(Stream stream, const T* bias, T* y, std::int64_t rows, std::int64_t channels,
+              const AfterBias<T>& then) {
   if (rows == 0 || channels == 0) return;
   constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
   if (channels > kMost)
@@ -133,10 +134,13 @@ void add_bias(Stream stream, const T* bias, T* y, std::int64_t rows, std::int64_
   const std::int64_t together = kMost / channels;
   for (std::int64_t row = 0; row < rows; row += together) {
     T* part = y + row * channels;
-    const Parts parts = make_parts(std::min(together, rows - row) * channels, kVec<T>, part);
+    const T* added = then.residual == nullptr ? part : then.residual + row * channels;
+    const Parts parts = make_parts(std::min(together, rows - row) * channels, kVec<T>, part, added);
+    AfterBias<T> here = then;
+    if (then.residual != nullptr) here.residual = added + parts.head;
     const bool aligned_bias = parts.head == 0 && channels % kVec<T> == 0 && aligned16(bias);
     launch("add_bias", add_bias_kernel<T>, blocks_for(parts), {kElementwiseThreads}, 0, stream,
-           bias, part + parts.head, parts, make_divider(channels), aligned_bias);
+           bias, part + parts.head, here, parts, make_divider(channels), aligned_bias);
   }
 }
 
@@ -149,7 +153,7 @@ void add_bias(Stream stream, const T* bias, T* y, std::int64_t rows, std::int64_
   template void scale(Stream, float, T*, std::int64_t);                                   \
   template void relu_forward(Stream, const T*, T*, std::int64_t, float);                  \
   template void relu_backward(Stream, const T*, const T*, T*, std::int64_t, float, bool); \
-  template void add_bias(Stream, const T*, T*, std::int64_t, std::int64_t)
+  template void add_bias(Stream, const T*, T*, std::int64_t, std::int64_t, const AfterBias<T>&)
 
 NF_ELEMENTWISE(float);
 NF_ELEMENTWISE(bf16);

@@ -97,14 +97,17 @@ struct Scale {
 };
 
 template <typename T>
+NF_DEVICE float rectified(float x, float bound) {
+  // In this order a NaN passes through.
+  const float limit = to_float(from_float<T>(bound));
+  const float cut = x < 0.0F ? 0.0F : x;
+  return limit < cut ? limit : cut;
+}
+
+template <typename T>
 struct Relu {
   float bound;
-  NF_DEVICE float operator()(const float (&x)[1]) const {
-    // In this order a NaN passes through.
-    const float limit = to_float(from_float<T>(bound));
-    const float cut = x[0] < 0.0F ? 0.0F : x[0];
-    return limit < cut ? limit : cut;
-  }
+  NF_DEVICE float operator()(const float (&x)[1]) const { return rectified<T>(x[0], bound); }
 };
 
 /// Operands y, dy and, to add to it, dx.
@@ -121,17 +124,28 @@ struct ReluBackward {
   }
 };
 
+template <typename T>
+NF_DEVICE T biased(float y, float bias, float residual, const AfterBias<T>& then) {
+  const float sum = y + bias + residual;
+  return from_float<T>(then.activate ? rectified<T>(sum, then.bound) : sum);
+}
+
 /// y of fewer than 2^31 elements. `aligned_bias`: a vector's channels can be loaded together.
 template <typename T>
 NF_KERNEL(kElementwiseThreads)
-add_bias_kernel(const T* bias, T* y, Parts parts, Divider by_channels, bool aligned_bias) {
+add_bias_kernel(const T* bias, T* y, AfterBias<T> then, Parts parts, Divider by_channels,
+                bool aligned_bias) {
   constexpr int V = kVec<T>;
   const std::int64_t first = elementwise_first();
-  Vec<T, V> x[kAtOnce];
+  const bool adds = then.residual != nullptr;
+  Vec<T, V> x[kAtOnce], r[kAtOnce] = {};
 #pragma unroll
   for (int u = 0; u < kAtOnce; ++u) {
     const std::int64_t i = first + u * kElementwiseThreads;
-    if (i < parts.vectors) x[u] = load_vec<V>(y + i * V);
+    if (i < parts.vectors) {
+      x[u] = load_vec<V>(y + i * V);
+      if (adds) r[u] = load_vec<V>(then.residual + i * V);
+    }
   }
 #pragma unroll
   for (int u = 0; u < kAtOnce; ++u) {
@@ -150,7 +164,9 @@ add_bias_kernel(const T* bias, T* y, Parts parts, Divider by_channels, bool alig
       }
     }
 #pragma unroll
-    for (int v = 0; v < V; ++v) x[u].v[v] = from_float<T>(to_float(x[u].v[v]) + to_float(b.v[v]));
+    for (int v = 0; v < V; ++v)
+      x[u].v[v] =
+          biased(to_float(x[u].v[v]), to_float(b.v[v]), adds ? to_float(r[u].v[v]) : 0.0F, then);
     store_vec(y + i * V, x[u]);
   }
   for (int u = 0; u < kAtOnce; ++u) {
@@ -159,7 +175,8 @@ add_bias_kernel(const T* bias, T* y, Parts parts, Divider by_channels, bool alig
     const std::int64_t i = scalar_position<V>(parts, scalar);
     auto index = static_cast<std::int32_t>(parts.head + i);
     const std::int32_t c = take_remainder(index, by_channels);
-    y[i] = from_float<T>(to_float(y[i]) + to_float(bias[c]));
+    y[i] =
+        biased(to_float(y[i]), to_float(bias[c]), adds ? to_float(then.residual[i]) : 0.0F, then);
   }
 }
 

@@ -55,10 +55,19 @@ template <typename T>
 void relu_backward(Stream stream, const T* y, const T* dy, T* dx, std::int64_t n, float bound,
                    bool accumulate);
 
-/// y (rows, channels) += bias (channels), channels below 2^31. y has 16-byte accesses whatever the
-/// channel count.
-/// Must move y twice and bias once. Moves that, with bias from the cache.
+/// What follows a bias in the same pass.
 template <typename T>
-void add_bias(Stream stream, const T* bias, T* y, std::int64_t rows, std::int64_t channels);
+struct AfterBias {
+  const T* residual = nullptr;  ///< (rows, channels), added; null: none
+  bool activate = false;        ///< cut to 0 and `bound`, as relu_forward does
+  float bound = 0;
+};
+
+/// y (rows, channels) += bias (channels), channels below 2^31, then what is to follow. y has
+/// 16-byte accesses whatever the channel count.
+/// Must move y twice, the residual and bias once. Moves that, with bias from the cache.
+template <typename T>
+void add_bias(Stream stream, const T* bias, T* y, std::int64_t rows, std::int64_t channels,
+              const AfterBias<T>& then = {});
 
 }  // namespace nf::NF_TARGET

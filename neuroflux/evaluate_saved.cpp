@@ -1,4 +1,4 @@
-// Evaluates a saved net on a test set, under a budget.
+// Evaluates a saved net, its batch norms folded, on a test set, under a budget.
 #include <algorithm>
 
 #include "engine/text.h"
@@ -52,8 +52,9 @@ Evaluation evaluate_saved(const std::filesystem::path& weights, const Experiment
   const ContextPtr meta = make_meta_context(target);
   const std::int64_t budget = target.budget > 0 ? target.budget : meta->backend().memory_bytes();
   const auto peak = [&](std::int64_t batch) {
-    net.materialize(meta, 0);
     meta->pool().reset_peak();
+    net.materialize(meta, 0);
+    net.fold_batch_norms();
     for (const std::int64_t size : batch_sizes(loader.count(), batch))
       run_batch(meta, net, sample, nullptr, nullptr, size);
     net.release();
@@ -70,6 +71,7 @@ Evaluation evaluate_saved(const std::filesystem::path& weights, const Experiment
   result.images = loader.count();
   const ContextPtr context = Context::create(target);
   net.materialize(context, saved.weights());
+  net.fold_batch_norms();
   std::int64_t correct = 0;
   const Timer timer;
   loader.start(result.batch, 0);

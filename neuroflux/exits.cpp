@@ -61,6 +61,10 @@ void ExitNet::visit(const std::function<void(nn::Parameter&)>& visitor) {
   for (nn::Module* part : parts_) part->visit(visitor);
 }
 
+void ExitNet::fold_batch_norms() {
+  for (nn::Module* part : parts_) part->fold_batch_norms();
+}
+
 InferenceSpeed measure_inference(nn::Module& net, const Shape& sample_shape,
                                  const ContextOptions& target, std::int64_t max_batch) {
   const auto run = [&](const ContextPtr& context, std::int64_t batch, const float* images) {
@@ -70,8 +74,9 @@ InferenceSpeed measure_inference(nn::Module& net, const Shape& sample_shape,
   };
   const ContextPtr meta = make_meta_context(target);
   const auto peak = [&](std::int64_t batch) {
-    net.materialize(meta, 0);
     meta->pool().reset_peak();
+    net.materialize(meta, 0);
+    net.fold_batch_norms();
     run(meta, batch, nullptr);
     net.release();
     return meta->pool().stats().peak_reserved;
@@ -81,6 +86,7 @@ InferenceSpeed measure_inference(nn::Module& net, const Shape& sample_shape,
   speed.batch = largest_batch(max_batch, context->pool().stats().limit, peak);
   if (speed.batch == 0) return speed;
   net.materialize(context, 0);
+  net.fold_batch_norms();
   const std::vector<float> images(static_cast<std::size_t>(speed.batch * sample_shape.numel()),
                                   0.5F);
   constexpr double kSeconds = 0.5;

@@ -32,6 +32,7 @@ class ExitNet : public nn::Module {
   Shape output_shape(const Shape& x) const override;
   std::int64_t flops(const Shape& x) const override;
   void visit(const std::function<void(nn::Parameter&)>& visitor) override;
+  void fold_batch_norms() override;
 
  private:
   std::vector<nn::Module*> parts_;
@@ -42,8 +43,9 @@ struct InferenceSpeed {
   double images_per_second = 0.0;
 };
 
-/// Median speed of whole forward passes with all weights on the device, at the largest batch up to
-/// `max_batch` that fits the target's budget. The values of inputs and weights don't matter.
+/// Median speed of whole forward passes with all weights on the device, batch norms folded, at the
+/// largest batch up to `max_batch` that fits the target's budget. The values of inputs and weights
+/// don't matter.
 InferenceSpeed measure_inference(nn::Module& net, const Shape& sample_shape,
                                  const ContextOptions& target, std::int64_t max_batch);
 

@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "engine/ops/conv2d.h"
 #include "engine/ops/dropout.h"
 #include "engine/ops/linear.h"
 #include "engine/ops/reshape.h"
@@ -71,9 +70,17 @@ Conv2d::Conv2d(const std::string& name, std::int64_t in, std::int64_t out, std::
 
 Tensor Conv2d::forward(const Pass& pass, const Tensor& x) {
   check_materialized(weight_);
-  return conv2d(
-      pass.tape, x, weight_.value, bias_ ? bias_->value : Tensor(),
-      {.stride = options_.stride, .padding = options_.padding, .groups = options_.groups});
+  return conv2d(pass.tape, x, weight_.value, bias_ ? bias_->value : Tensor(), conv_options());
+}
+
+Tensor Conv2d::forward_fused(const Tensor& x, const Tensor& bias, const Tensor& residual,
+                             Activation activation) {
+  check_materialized(weight_);
+  return conv2d_fused(x, weight_.value, bias, residual, activation, conv_options());
+}
+
+Conv2dOptions Conv2d::conv_options() const {
+  return {.stride = options_.stride, .padding = options_.padding, .groups = options_.groups};
 }
 
 Shape Conv2d::output_shape(const Shape& x) const {
@@ -158,7 +165,19 @@ Shape BatchNorm::output_shape(const Shape& x) const {
   return x;
 }
 
+void BatchNorm::fold_into(Parameter& weight) {
+  if (folded()) return;
+  check_materialized(weight_);
+  check_materialized(weight);
+  BatchNormState state{weight_.value, bias_.value, running_mean_.value, running_var_.value};
+  batch_norm_fold(weight.value, {}, state, options_.eps);
+  weight.folded = bias_.folded = true;
+  for (Parameter* parameter : {&weight_, &running_mean_, &running_var_})
+    parameter->value = Tensor();
+}
+
 void BatchNorm::visit(const std::function<void(Parameter&)>& visitor) {
+  if (folded()) return visitor(bias_);
   visitor(weight_);
   visitor(bias_);
   visitor(running_mean_);
@@ -171,8 +190,15 @@ ConvBnAct::ConvBnAct(const std::string& conv_name, const std::string& bn_name, s
       bn_(bn_name, out, {.activation = options.activation}) {}
 
 Tensor ConvBnAct::forward(const Pass& pass, const Tensor& x, const Tensor& residual) {
-  return bn_.forward(pass, conv_.forward(pass, x), residual);
+  if (!bn_.folded()) return bn_.forward(pass, conv_.forward(pass, x), residual);
+  NF_CHECK(!pass.training && pass.tape == nullptr,
+           "{}: has a batch norm folded into it, which is for inference; release comes before "
+           "training",
+           conv_.weight().name);
+  return conv_.forward_fused(x, bn_.bias(), residual, bn_.activation());
 }
+
+void ConvBnAct::fold_batch_norms() { bn_.fold_into(conv_.weight()); }
 
 void ConvBnAct::visit(const std::function<void(Parameter&)>& visitor) {
   conv_.visit(visitor);
@@ -257,6 +283,10 @@ std::int64_t Sequential::flops(const Shape& x) const {
 
 void Sequential::visit(const std::function<void(Parameter&)>& visitor) {
   for (const auto& layer : layers_) layer->visit(visitor);
+}
+
+void Sequential::fold_batch_norms() {
+  for (const auto& layer : layers_) layer->fold_batch_norms();
 }
 
 }  // namespace nf::nn

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/ops/batch_norm.h"
+#include "engine/ops/conv2d.h"
 #include "engine/ops/pool2d.h"
 #include "nn/module.h"
 
@@ -28,13 +29,19 @@ class Conv2d : public Module {
          const ConvOptions& options = {});
 
   Tensor forward(const Pass& pass, const Tensor& x) override;
+  /// activation(convolution + bias + residual) without a backward, the bias in place of its own.
+  Tensor forward_fused(const Tensor& x, const Tensor& bias, const Tensor& residual,
+                       Activation activation);
   Shape output_shape(const Shape& x) const override;
   std::int64_t flops(const Shape& x) const override;
   void visit(const std::function<void(Parameter&)>& visitor) override;
 
   std::int64_t out_channels() const { return weight_.shape[0]; }
+  Parameter& weight() { return weight_; }
 
  private:
+  Conv2dOptions conv_options() const;
+
   Parameter weight_;
   std::optional<Parameter> bias_;
   ConvOptions options_;
@@ -76,6 +83,13 @@ class BatchNorm : public Module {
   std::int64_t flops(const Shape&) const override { return 0; }
   void visit(const std::function<void(Parameter&)>& visitor) override;
 
+  /// Puts what it does in evaluation into the weights of the convolution before it, which has no
+  /// bias: bias() becomes that, and is all that is left.
+  void fold_into(Parameter& weight);
+  bool folded() const { return bias_.folded; }
+  const Tensor& bias() const { return bias_.value; }
+  Activation activation() const { return options_.activation; }
+
  private:
   Parameter weight_, bias_, running_mean_, running_var_;
   BatchNormLayerOptions options_;
@@ -100,6 +114,7 @@ class ConvBnAct : public Module {
   Shape output_shape(const Shape& x) const override { return conv_.output_shape(x); }
   std::int64_t flops(const Shape& x) const override { return conv_.flops(x); }
   void visit(const std::function<void(Parameter&)>& visitor) override;
+  void fold_batch_norms() override;
 
  private:
   Conv2d conv_;
@@ -180,6 +195,7 @@ class Sequential : public Module {
   Shape output_shape(const Shape& x) const override;
   std::int64_t flops(const Shape& x) const override;
   void visit(const std::function<void(Parameter&)>& visitor) override;
+  void fold_batch_norms() override;
 
  private:
   std::vector<std::unique_ptr<Module>> layers_;

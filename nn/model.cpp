@@ -23,6 +23,11 @@ void Unit::visit(const std::function<void(Parameter&)>& visitor) {
   layers_->visit(visitor);
 }
 
+void Unit::fold_batch_norms() {
+  const UnitScope scope(name_);
+  layers_->fold_batch_norms();
+}
+
 void check_model_options(const ModelOptions& options) {
   NF_CHECK(options.input.rank() == 3 && options.input.numel() >= 1,
            "model: input must be (H, W, C) with extents of at least 1, got {}",
@@ -106,6 +111,11 @@ void Model::visit(const std::function<void(Parameter&)>& visitor) {
   for (const auto& unit : units_) unit->visit(visitor);
   const UnitScope scope("head");
   head_->visit(visitor);
+}
+
+void Model::fold_batch_norms() {
+  for (const auto& unit : units_) unit->fold_batch_norms();
+  head_->fold_batch_norms();
 }
 
 std::unique_ptr<Module> make_classifier(const std::string& linear_name, std::int64_t in,

@@ -23,6 +23,7 @@ class Unit : public Module {
   Shape output_shape(const Shape& x) const override { return layers_->output_shape(x); }
   std::int64_t flops(const Shape& x) const override { return layers_->flops(x); }
   void visit(const std::function<void(Parameter&)>& visitor) override;
+  void fold_batch_norms() override;
 
  private:
   std::string name_;
@@ -66,6 +67,7 @@ class Model : public Module {
   Shape output_shape(const Shape& x) const override;
   std::int64_t flops(const Shape& x) const override;
   void visit(const std::function<void(Parameter&)>& visitor) override;
+  void fold_batch_norms() override;
 
  private:
   std::string name_;

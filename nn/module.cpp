@@ -18,6 +18,11 @@ const HostTensor& find_value(const StateDict& state, const Parameter& parameter)
   return value;
 }
 
+void check_own_value(const char* op, const Parameter& parameter) {
+  NF_CHECK(!parameter.folded, "{}: {} has a batch norm folded into it until it is released", op,
+           parameter.name);
+}
+
 }  // namespace
 
 void Module::read(const std::function<void(const Parameter&)>& reader) const {
@@ -86,7 +91,10 @@ void Module::materialize(const ContextPtr& context, const StateDict& state) {
 }
 
 void Module::release() {
-  visit([](Parameter& parameter) { parameter.value = Tensor(); });
+  visit([](Parameter& parameter) {
+    parameter.value = Tensor();
+    parameter.folded = false;
+  });
 }
 
 bool Module::materialized() const {
@@ -98,6 +106,7 @@ bool Module::materialized() const {
 void Module::save(StateDict& state) const {
   read([&](const Parameter& parameter) {
     NF_CHECK(parameter.value, "save: {} is on no device", parameter.name);
+    check_own_value("save", parameter);
     NF_CHECK(!parameter.value.context()->is_meta(),
              "save: {} is on the meta device, which holds no values", parameter.name);
     state[parameter.name] = {parameter.shape, parameter.value.to_host<float>()};
@@ -107,6 +116,7 @@ void Module::save(StateDict& state) const {
 void Module::load(const StateDict& state) {
   read([&](const Parameter& parameter) {
     NF_CHECK(parameter.value, "load: {} is on no device", parameter.name);
+    check_own_value("load", parameter);
     find_value(state, parameter);
   });
   visit([&](Parameter& parameter) {

@@ -30,6 +30,7 @@ struct Parameter {
   bool buffer = false;  ///< running statistics: saved, but no gradient
   bool decay = true;    ///< false for biases and batch norms, see OptimizerOptions
   Tensor value{};       ///< empty until materialized
+  bool folded = false;  ///< the value has a batch norm in it, see Module::fold_batch_norms
 
   std::int64_t numel() const { return shape.numel(); }
 };
@@ -49,6 +50,11 @@ class Module {
   virtual std::int64_t flops(const Shape& x) const = 0;
   /// Calls `visitor` for each parameter and buffer, in PyTorch's order.
   virtual void visit(const std::function<void(Parameter&)>& visitor) = 0;
+  /// Makes one convolution of each convolution and the batch norm behind it, for inference: forward
+  /// then gives the same but for rounding, in less time, and what batch norms hold is given back.
+  /// A net so changed can be neither trained nor saved; release() makes it what it was. Nothing by
+  /// default: a module made of others hands it on. Throws Error when not materialized.
+  virtual void fold_batch_norms() {}
 
   /// Those that are trained. Pointers stay valid as long as the module.
   std::vector<Parameter*> parameters();

@@ -155,4 +155,25 @@ Tensor batch_norm(Tape* tape, const Tensor& x, const Tensor& residual, BatchNorm
   return y;
 }
 
+void batch_norm_fold(Tensor& w, const Tensor& bias, BatchNormState& state, double eps) {
+  constexpr std::string_view op = "batch_norm_fold";
+  const OpScope scope(op);
+  detail::check_floating(op, "weight", w);
+  NF_CHECK(w.dtype() == detail::statistics_dtype(w.dtype()),
+           "batch_norm_fold: the weight must be f32 or f64, got {}", to_string(w.dtype()));
+  NF_CHECK(w.shape().rank() >= 1 && w.numel() > 0,
+           "batch_norm_fold: weight must be (C, …) with no empty dimension, got {}",
+           w.shape().str());
+  NF_CHECK(eps > 0, "batch_norm_fold: eps must be positive, got {}", eps);
+  const std::int64_t channels = w.dim(0);
+  if (bias) detail::check_per_channel(op, "bias", bias, w, channels);
+  detail::check_per_channel(op, "gamma", state.gamma, w, channels);
+  detail::check_per_channel(op, "beta", state.beta, w, channels);
+  detail::check_per_channel(op, "running_mean", state.running_mean, w, channels);
+  detail::check_per_channel(op, "running_var", state.running_var, w, channels);
+  w.backend().batch_norm_fold(eps, state.gamma.view(), state.beta.view(), state.running_mean.view(),
+                              state.running_var.view(), w.view(), bias.view(), w.mutable_view(),
+                              state.beta.mutable_view());
+}
+
 }  // namespace nf

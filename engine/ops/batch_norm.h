@@ -30,4 +30,10 @@ struct BatchNormState {
 Tensor batch_norm(Tape* tape, const Tensor& x, const Tensor& residual, BatchNormState& state,
                   const BatchNormOptions& options = {});
 
+/// Makes one convolution of a convolution with weights w (C, …) and `bias` (C; empty: none) and the
+/// batch norm behind it, in evaluation. In place: w becomes the weights and state.beta the bias, so
+/// that nothing is allocated; the rest of the state is needed no more. No gradient.
+/// Throws Error for shapes that don't fit or types other than f32 (f64 where the device has it).
+void batch_norm_fold(Tensor& w, const Tensor& bias, BatchNormState& state, double eps = 1e-5);
+
 }  // namespace nf

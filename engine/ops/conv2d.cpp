@@ -85,22 +85,54 @@ Conv2dProblem conv2d_problem(const Shape& x, const Shape& w, DType dtype,
   return problem;
 }
 
-Tensor conv2d(Tape* tape, const Tensor& x, const Tensor& w, const Tensor& bias,
-              const Conv2dOptions& options) {
-  const OpScope scope(kConv2d);
+namespace {
+
+Conv2dProblem checked_problem(const Tensor& x, const Tensor& w, const Tensor& bias,
+                              const Conv2dOptions& options) {
   detail::check_floating(kConv2d, "input", x);
   detail::check_alike(kConv2d, "weight", w, x);
   const Conv2dProblem problem = conv2d_problem(x.shape(), w.shape(), x.dtype(), options);
   if (bias) detail::check_per_channel(kConv2d, "bias", bias, x, problem.o);
+  return problem;
+}
 
-  const ContextPtr& context = x.context();
-  Tensor y = Tensor::empty(context, {problem.n, problem.out_h(), problem.out_w(), problem.o},
-                           x.dtype(), Category::activation);
-  {
-    const detail::Scratch scratch(
-        context, x.backend().conv2d_workspace(problem, Pass::forward, GradMode::overwrite));
-    x.backend().conv2d_forward(problem, x.view(), w.view(), bias.view(), y.mutable_view(), scratch);
+Shape output_shape(const Conv2dProblem& problem) {
+  return {problem.n, problem.out_h(), problem.out_w(), problem.o};
+}
+
+Tensor compute(const Conv2dProblem& problem, const Tensor& x, const Tensor& w, const Tensor& bias,
+               const Tensor& residual) {
+  Tensor y = Tensor::empty(x.context(), output_shape(problem), x.dtype(), Category::activation);
+  const detail::Scratch scratch(
+      x.context(), x.backend().conv2d_workspace(problem, Pass::forward, GradMode::overwrite));
+  x.backend().conv2d_forward(problem, x.view(), w.view(), bias.view(), residual.view(),
+                             y.mutable_view(), scratch);
+  return y;
+}
+
+}  // namespace
+
+Tensor conv2d_fused(const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual,
+                    Activation activation, const Conv2dOptions& options) {
+  const OpScope scope(kConv2d);
+  Conv2dProblem problem = checked_problem(x, w, bias, options);
+  NF_CHECK(static_cast<bool>(bias), "conv2d: with something behind it there must be a bias");
+  if (residual) {
+    detail::check_alike(kConv2d, "residual", residual, x);
+    NF_CHECK(residual.shape() == output_shape(problem),
+             "conv2d: residual must have the output's shape {}, got {}",
+             output_shape(problem).str(), residual.shape().str());
   }
+  problem.activation = activation;
+  problem.residual = static_cast<bool>(residual);
+  return compute(problem, x, w, bias, residual);
+}
+
+Tensor conv2d(Tape* tape, const Tensor& x, const Tensor& w, const Tensor& bias,
+              const Conv2dOptions& options) {
+  const OpScope scope(kConv2d);
+  const Conv2dProblem problem = checked_problem(x, w, bias, options);
+  const Tensor y = compute(problem, x, w, bias, {});
   if (Tape::wanted(tape, {&x, &w, &bias}))
     tape->record(std::make_unique<Conv2dNode>(problem, x, w), {&x, &w, &bias}, y);
   return y;

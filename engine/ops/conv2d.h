@@ -17,6 +17,12 @@ struct Conv2dOptions {
 Tensor conv2d(Tape* tape, const Tensor& x, const Tensor& w, const Tensor& bias,
               const Conv2dOptions& options = {});
 
+/// activation(conv2d(x, w, bias) + residual) in one operator without a backward: what a convolution
+/// and the batch norm behind it are in inference once batch_norm_fold has made them one. residual
+/// of the output's shape or empty. Throws Error like conv2d, and without a bias.
+Tensor conv2d_fused(const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual,
+                    Activation activation, const Conv2dOptions& options = {});
+
 /// The problem these arguments pose. Throws Error like conv2d.
 Conv2dProblem conv2d_problem(const Shape& x, const Shape& w, DType dtype,
                              const Conv2dOptions& options);

@@ -53,6 +53,10 @@ class InvertedResidual : public Module {
     body_.visit(visitor);
     projection_->visit(visitor);
   }
+  void fold_batch_norms() override {
+    body_.fold_batch_norms();
+    projection_->fold_batch_norms();
+  }
 
  private:
   bool residual_;

@@ -79,6 +79,11 @@ class ResidualBlock : public Module {
     if (projection_) projection_->visit(visitor);
   }
 
+  void fold_batch_norms() override {
+    for (const auto& layer : body_) layer->fold_batch_norms();
+    if (projection_) projection_->fold_batch_norms();
+  }
+
  private:
   std::vector<std::unique_ptr<ConvBnAct>> body_;
   std::unique_ptr<ConvBnAct> projection_;

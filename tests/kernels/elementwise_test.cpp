@@ -180,6 +180,32 @@ TYPED_TEST(KernelsElementwise, AddBias) {
     }
 }
 
+TYPED_TEST(KernelsElementwise, AddBiasWithWhatFollows) {
+  using T = TypeParam;
+  constexpr int64_t kShapes[][2] = {{1, 1}, {300, 3}, {9, 8}, {129, 64}, {700, 13}, {2, 4099}};
+  for (const auto& [rows, channels] : kShapes)
+    for (const auto& [residual_offset, y_offset] : {std::pair{0, 0}, {1, 0}, {0, 1}, {3, 3}})
+      for (const bool adds : {false, true})
+        for (const float bound : {-1.0F, 0.6F, std::numeric_limits<float>::infinity()}) {
+          SCOPED_TRACE(std::to_string(rows) + "x" + std::to_string(channels) + ", offsets " +
+                       std::to_string(residual_offset) + " " + std::to_string(y_offset));
+          const bool cuts = bound > 0;
+          const float limit = to_host_float(from_host_float<T>(bound));
+          const auto b = random_values<T>(channels, 10), in = random_values<T>(rows * channels, 11),
+                     r = random_values<T>(rows * channels, 12);
+          std::vector<T> sums;
+          for (std::size_t i = 0; i < in.size(); ++i) {
+            float sum = to_host_float(in[i]) + to_host_float(b[i % b.size()]);
+            if (adds) sum += to_host_float(r[i]);
+            sums.push_back(from_host_float<T>(cuts ? std::clamp(sum, 0.0F, limit) : sum));
+          }
+          DeviceArray<T> bias(b, 0), residual(r, residual_offset), y(in, y_offset);
+          add_bias(kStream, bias.data(), y.data(), rows, channels,
+                   {adds ? residual.data() : nullptr, cuts, bound});
+          expect_same(y.host(), sums);
+        }
+}
+
 TYPED_TEST(KernelsElementwise, NothingToDo) {
   TypeParam* none = nullptr;
   fill(kStream, none, 0, 1);

@@ -49,6 +49,10 @@ TEST(ExitNet, IsTheUnitsAndTheirClassifier) {
   EXPECT_EQ(exit.parameter_count(), parameters);
   EXPECT_EQ(exit.flops({1, 32, 32, 3}),
             flops + local.classifier(2).flops(net->unit_input_shape(3, 1)));
+  exit.materialize(make_meta_context({}), 0);
+  EXPECT_GT(exit.buffer_count(), 0);
+  exit.fold_batch_norms();
+  EXPECT_EQ(exit.buffer_count(), 0) << "a part of the exit was not folded";
 }
 
 TEST(MeasureInference, StaysWithinTheBudgetOrSaysThatNothingFits) {

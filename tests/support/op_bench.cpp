@@ -16,9 +16,11 @@ struct Entry {
 };
 constexpr Entry kOperators[] = {
     {"conv2d", conv2d_instances},
+    {"conv2d_fused", conv2d_fused_instances},
     {"linear", linear_instances},
     {"batch_norm", batch_norm_train_instances},
     {"batch_norm_eval", batch_norm_eval_instances},
+    {"batch_norm_fold", batch_norm_fold_instances},
     {"max_pool", max_pool_instances},
     {"avg_pool", avg_pool_instances},
     {"adaptive_avg_pool", adaptive_avg_pool_instances},

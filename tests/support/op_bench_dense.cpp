@@ -1,5 +1,6 @@
 // Convolution, linear and batch norm.
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "engine/ops/ops.h"
@@ -40,6 +41,50 @@ std::vector<Instance> conv2d_instances() {
     t.gradient_bounds = {sum_of(p.kh * p.kw * p.o / p.groups, rms(dy) * rms(w)),
                          sum_of(pixels, rms(dy) * rms(x))};
     if (p.bias) t.gradient_bounds.push_back(sum_of(pixels, rms(dy)));
+    result.push_back(std::move(t));
+  }
+  return result;
+}
+
+// Each convolution with one of the five things that may follow it.
+std::vector<Instance> conv2d_fused_instances() {
+  struct Following {
+    Activation activation;
+    bool residual;
+  };
+  constexpr std::array<Following, 5> kFollowing{{{Activation::relu, false},
+                                                 {Activation::relu, true},
+                                                 {Activation::none, true},
+                                                 {Activation::relu6, false},
+                                                 {Activation::relu6, true}}};
+  std::vector<Instance> result;
+  for (const Conv2dCase& p : conv2d_cases()) {
+    const Following follows = kFollowing[result.size() % kFollowing.size()];
+    Instance t = start("conv2d_fused", p.name, {p.n, p.out_h(), p.out_w(), p.o});
+    add_input(t, "x", {p.n, p.h, p.w, p.c});
+    add_input(t, "w", {p.o, p.kh, p.kw, p.c / p.groups});
+    add_input(t, "bias", {p.o}, -1, 7);
+    if (follows.residual) add_input(t, "residual", t.output, -4, 4);
+    t.recorded = false;
+    t.run = [p, follows](Tape*, const std::vector<Tensor>& in) {
+      return conv2d_fused(in[0], in[1], in[2], optional_input(in, 3), follows.activation,
+                          {.stride = p.stride, .padding = p.padding, .groups = p.groups});
+    };
+    const std::vector<Instance::Input> in = t.inputs;
+    t.forward = [=] {
+      Values y = reference::conv2d(p, in[0].values, in[1].values, in[2].values);
+      for (std::size_t i = 0; i < y.size(); ++i) {
+        if (follows.residual) y[i] += in[3].values[i];
+        if (follows.activation != Activation::none)
+          y[i] = std::clamp(y[i], 0.0, upper_bound(follows.activation));
+      }
+      return y;
+    };
+    const double size = rms(in[0].values) * rms(in[1].values);
+    t.output_bound = sum_of(p.kh * p.kw * p.c / p.groups + 2, size);
+    t.output_bound.scale += 11;  // of the bias and the residual, each added once
+    const Values product = reference::conv2d(p, in[0].values, in[1].values, {});
+    t.output_bound.stored = largest(product);
     result.push_back(std::move(t));
   }
   return result;
@@ -150,6 +195,48 @@ std::vector<Instance> batch_norm_eval_instances() {
     // 1/std is at most sqrt(2); a scale-and-shift form subtracts numbers of x's size.
     t.output_bound = {1, 5 * (1 + largest(in[0].values) * std::sqrt(2.0)) + 2};
     result.push_back(std::move(t));
+  }
+  return result;
+}
+
+// The convolutions' weights, beside the bias in one row per channel: both are results.
+std::vector<Instance> batch_norm_fold_instances() {
+  std::vector<Instance> result;
+  for (const Conv2dCase& p : conv2d_cases()) {
+    const Shape channels{p.o}, weights{p.o, p.kh, p.kw, p.c / p.groups};
+    for (const bool weight : {true, false}) {
+      Instance t = start("batch_norm_fold", p.name + (weight ? ", weight" : ", bias"),
+                         weight ? weights : channels);
+      t.recorded = false;
+      t.statistics = true;
+      add_statistics(t, "gamma", channels, -5, 5);
+      add_statistics(t, "beta", channels);
+      add_statistics(t, "running_mean", channels);
+      add_statistics(t, "running_var", channels, 0.5, 2);
+      add_statistics(t, "w", weights);
+      if (p.bias) add_statistics(t, "bias", channels);
+      t.run = [weight](Tape*, const std::vector<Tensor>& in) {
+        BatchNormState state{in[0], in[1], in[2], in[3]};
+        Tensor w = in[4];
+        batch_norm_fold(w, optional_input(in, 5), state);
+        return weight ? w : state.beta;
+      };
+      const std::vector<Instance::Input> in = t.inputs;
+      t.forward = [=, has_bias = p.bias] {
+        Values y = in[weight ? 4 : 1].values;
+        const std::size_t each = y.size() / in[0].values.size();
+        for (std::size_t i = 0; i < y.size(); ++i) {
+          const std::size_t c = i / each;
+          const double scale = in[0].values[c] / std::sqrt(in[3].values[c] + 1e-5);
+          const double from = (has_bias ? in[5].values[c] : 0.0) - in[2].values[c];
+          y[i] = weight ? y[i] * scale : y[i] + from * scale;
+        }
+        return y;
+      };
+      // |scale| is at most 5 sqrt(2); it, the differences and the sums are rounded once each.
+      t.output_bound = {1, 5 * std::sqrt(2.0) * 2 + 1};
+      result.push_back(std::move(t));
+    }
   }
   return result;
 }

@@ -30,9 +30,11 @@ void move_from_kinks(Instance& instance, Activation activation, double distance,
                      const std::function<Values()>& z);
 
 std::vector<Instance> conv2d_instances();
+std::vector<Instance> conv2d_fused_instances();
 std::vector<Instance> linear_instances();
 std::vector<Instance> batch_norm_train_instances();
 std::vector<Instance> batch_norm_eval_instances();
+std::vector<Instance> batch_norm_fold_instances();
 std::vector<Instance> max_pool_instances();
 std::vector<Instance> avg_pool_instances();
 std::vector<Instance> adaptive_avg_pool_instances();

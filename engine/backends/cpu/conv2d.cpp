@@ -1,9 +1,11 @@
 // Who computes a convolution: oneDNN where it has more than a reference implementation, direct
-// loops for depthwise ones, matrix products for the rest.
+// loops for depthwise ones, matrix products for the rest. What follows a convolution is oneDNN's
+// where it can do that too, else a pass of its own.
 #include <type_traits>
 
 #include "engine/backends/cpu/conv2d_paths.h"
 #include "engine/backends/cpu/cpu_backend.h"
+#include "engine/backends/cpu/parallel.h"
 #include "engine/backends/cpu/typed.h"
 
 namespace nf::cpu {
@@ -21,6 +23,25 @@ void with_own_path(const Conv2dProblem& problem, int threads, Workspace workspac
     fn(GemmConv2d<T>{problem, threads, workspace});
 }
 
+// y = activation(y + residual), null for none.
+template <typename T>
+void follow(int threads, Activation activation, const T* residual, T* y, std::int64_t count) {
+  const T bound = static_cast<T>(upper_bound(activation));
+  with_flag(residual != nullptr, [&](auto adds) {
+    with_flag(activation != Activation::none, [&](auto cuts) {
+      parallel_simd(threads, count, kGrain, [=](std::int64_t begin, std::int64_t end, int) {
+#pragma omp simd
+        for (std::int64_t i = begin; i < end; ++i) {
+          const T sum = adds ? y[i] + residual[i] : y[i];
+          // In this order a NaN passes through.
+          const T cut = cuts && sum < T{0} ? T{0} : sum;
+          y[i] = cuts && bound < cut ? bound : cut;
+        }
+      });
+    });
+  });
+}
+
 }  // namespace
 
 std::int64_t CpuBackend::conv2d_workspace(const Conv2dProblem& problem, Pass pass,
@@ -28,12 +49,13 @@ std::int64_t CpuBackend::conv2d_workspace(const Conv2dProblem& problem, Pass pas
   with_real("conv2d", problem.dtype, [](auto) {});
   if (uses_onednn(onednn_.get(), problem, pass))
     return onednn_->conv2d_workspace(problem, pass, mode);
+  if (problem.fused()) return conv2d_workspace(problem.plain(), pass, mode);
   return problem.depthwise() ? depthwise_conv2d_workspace(problem, pass, threads_)
                              : gemm_conv2d_workspace(problem, pass, threads_);
 }
 
 void CpuBackend::conv2d_forward(const Conv2dProblem& problem, ConstView x, ConstView w,
-                                ConstView bias, View y, Workspace workspace) {
+                                ConstView bias, ConstView residual, View y, Workspace workspace) {
   constexpr std::string_view op = "conv2d";
   const Pass pass = Pass::forward;
   check_workspace(op, workspace, conv2d_workspace(problem, pass, GradMode::overwrite));
@@ -41,14 +63,20 @@ void CpuBackend::conv2d_forward(const Conv2dProblem& problem, ConstView x, Const
     using T = decltype(scalar);
     const T* in = elements<T>(op, x);
     const T* filters = elements<T>(op, w);
-    const T* added = elements<T>(op, bias);
+    const T* offset = elements<T>(op, bias);
+    const T* added = elements<T>(op, residual);
     T* out = elements<T>(op, y);
     if constexpr (std::is_same_v<T, float>)
       if (uses_onednn(onednn_.get(), problem, pass))
-        return onednn_->conv2d(problem, pass, GradMode::overwrite,
-                               {.x = in, .w = filters, .bias = added, .out = out}, workspace);
+        return onednn_->conv2d(
+            problem, pass, GradMode::overwrite,
+            {.x = in, .w = filters, .bias = offset, .residual = added, .out = out}, workspace);
+    if (problem.fused()) {
+      conv2d_forward(problem.plain(), x, w, bias, {}, y, workspace);
+      return follow(threads_, problem.activation, added, out, y.numel());
+    }
     with_own_path<T>(problem, threads_, workspace,
-                     [&](const auto& path) { path.forward(in, filters, added, out); });
+                     [&](const auto& path) { path.forward(in, filters, offset, out); });
   });
 }
 

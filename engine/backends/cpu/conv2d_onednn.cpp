@@ -14,6 +14,8 @@ using Layout = dnnl::memory::desc;
 using Tag = dnnl::memory::format_tag;
 
 constexpr std::size_t kMostEntries = 4096;
+// The residual, which is the first thing done behind the convolution.
+constexpr int kResidualArgument = DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1;
 
 Layout layout(const Dims& dims, Tag tag) { return {dims, dnnl::memory::data_type::f32, tag}; }
 
@@ -42,7 +44,21 @@ dnnl::primitive_attr attributes() {
   return attr;
 }
 
+dnnl::primitive_attr attributes(const Conv2dProblem& p, const Layouts& l) {
+  dnnl::primitive_attr attr = attributes();
+  dnnl::post_ops behind;
+  if (p.residual) behind.append_binary(dnnl::algorithm::binary_add, l.y);
+  if (p.activation == Activation::relu)
+    behind.append_eltwise(1.0F, dnnl::algorithm::eltwise_relu, 0.0F, 0.0F);
+  if (p.activation == Activation::relu6)
+    behind.append_eltwise(1.0F, dnnl::algorithm::eltwise_clip, 0.0F,
+                          static_cast<float>(upper_bound(p.activation)));
+  if (behind.len() > 0) attr.set_post_ops(behind);
+  return attr;
+}
+
 dnnl::convolution_forward::primitive_desc describe_forward(const Layouts& l, bool with_bias,
+                                                           const dnnl::primitive_attr& attr,
                                                            const dnnl::engine& engine) {
   using Forward = dnnl::convolution_forward;
   const auto kind = dnnl::prop_kind::forward_training;
@@ -51,14 +67,15 @@ dnnl::convolution_forward::primitive_desc describe_forward(const Layouts& l, boo
                                               l.stride, l.padding, l.padding)
                               : Forward::desc(kind, algorithm, l.x, l.any_weights, l.y, l.stride,
                                               l.padding, l.padding);
-  return {desc, attributes(), engine};
+  return {desc, attr, engine};
 }
 
-dnnl::primitive_desc_base describe_pass(const Layouts& l, Pass pass, const dnnl::engine& engine) {
+dnnl::primitive_desc_base describe_pass(const Conv2dProblem& p, const Layouts& l, Pass pass,
+                                        const dnnl::engine& engine) {
   const auto algorithm = dnnl::algorithm::convolution_direct;
   // The library may choose other code with a bias and without: one is always given, zeros at need.
-  if (pass == Pass::forward) return describe_forward(l, true, engine);
-  const auto hint = describe_forward(l, false, engine);
+  if (pass == Pass::forward) return describe_forward(l, true, attributes(p, l), engine);
+  const auto hint = describe_forward(l, false, attributes(), engine);
   if (pass == Pass::backward_input)
     return dnnl::convolution_backward_data::primitive_desc(
         {algorithm, l.x, l.any_weights, l.y, l.stride, l.padding, l.padding}, attributes(), engine,
@@ -101,7 +118,7 @@ void make_entry(const Conv2dProblem& problem, Pass pass, const dnnl::engine& eng
                 DnnlConv2d& entry) {
   const Layouts l(problem);
   try {
-    entry.pass.description = describe_pass(l, pass, engine);
+    entry.pass.description = describe_pass(problem, l, pass, engine);
   } catch (const dnnl::error& error) {
     if (error.status == dnnl_unimplemented) return;
     throw;
@@ -116,6 +133,7 @@ void make_entry(const Conv2dProblem& problem, Pass pass, const dnnl::engine& eng
   entry.weight_bytes = static_cast<std::int64_t>(weights.get_size());
   if (pass != Pass::backward_input) entry.pass.declare(DNNL_ARG_SRC, l.x, engine);
   if (!gradient) entry.pass.declare(DNNL_ARG_WEIGHTS, weights, engine);
+  if (pass == Pass::forward && problem.residual) entry.pass.declare(kResidualArgument, l.y, engine);
   if (pass == Pass::forward)
     entry.pass.declare(DNNL_ARG_BIAS, l.bias, engine);
   else
@@ -163,7 +181,7 @@ struct Cut {
 }  // namespace
 
 DnnlConv2d& OneDnnLibrary::conv2d_entry(const Conv2dProblem& p, Pass pass) {
-  const std::array<std::int64_t, 11> key{p.n,
+  const std::array<std::int64_t, 13> key{p.n,
                                          p.h,
                                          p.w,
                                          p.c,
@@ -173,6 +191,8 @@ DnnlConv2d& OneDnnLibrary::conv2d_entry(const Conv2dProblem& p, Pass pass) {
                                          p.stride,
                                          p.padding,
                                          p.groups,
+                                         static_cast<std::int64_t>(p.activation),
+                                         p.residual ? 1 : 0,
                                          static_cast<std::int64_t>(pass)};
   if (const auto found = conv2d_entries_.find(key); found != conv2d_entries_.end())
     return *found->second;
@@ -223,6 +243,7 @@ void OneDnnLibrary::conv2d(const Conv2dProblem& problem, Pass pass, GradMode mod
       if (operands.bias == nullptr) std::fill_n(cut.extra, problem.o, 0.0F);
       call.bind(DNNL_ARG_SRC, operands.x);
       call.bind(DNNL_ARG_BIAS, operands.bias == nullptr ? cut.extra : operands.bias);
+      if (problem.residual) call.bind(kResidualArgument, operands.residual);
       call.bind(DNNL_ARG_DST, operands.out);
       call.run(stream_, cut.scratchpad);
       return;

@@ -10,10 +10,11 @@ namespace nf::cpu {
 
 /// Operands of one pass; `out` is what the pass computes.
 struct Conv2dOperands {
-  const float* x = nullptr;     // (N, H, W, C), not for backward_input
-  const float* w = nullptr;     // (O, KH, KW, C / groups), not for backward_weight
-  const float* bias = nullptr;  // (O) or null, forward only
-  const float* dy = nullptr;    // (N, out_h, out_w, O), not for forward
+  const float* x = nullptr;         // (N, H, W, C), not for backward_input
+  const float* w = nullptr;         // (O, KH, KW, C / groups), not for backward_weight
+  const float* bias = nullptr;      // (O) or null, forward only
+  const float* residual = nullptr;  // (N, out_h, out_w, O) where the problem has one
+  const float* dy = nullptr;        // (N, out_h, out_w, O), not for forward
   float* out = nullptr;
 };
 
@@ -31,7 +32,8 @@ class OneDnn {
  public:
   virtual ~OneDnn() = default;
 
-  /// Whether the library has more than its reference implementation for this pass.
+  /// Whether the library has more than its reference implementation for this pass and, forward, for
+  /// what follows it.
   virtual bool has_conv2d(const Conv2dProblem& problem, Pass pass) = 0;
   /// Bytes for reordered weights, the library's scratchpad and what accumulation needs.
   virtual std::int64_t conv2d_workspace(const Conv2dProblem& problem, Pass pass, GradMode mode) = 0;

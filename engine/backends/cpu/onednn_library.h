@@ -86,7 +86,7 @@ class OneDnnLibrary final : public OneDnn {
   int threads_;
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream_{engine_};
-  NumbersMap<11, std::unique_ptr<DnnlConv2d>> conv2d_entries_;
+  NumbersMap<13, std::unique_ptr<DnnlConv2d>> conv2d_entries_;
   NumbersMap<5, std::unique_ptr<DnnlLinear>> linear_entries_;
 };
 

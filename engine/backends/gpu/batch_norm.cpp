@@ -67,4 +67,16 @@ void GpuBackend::batch_norm_backward(const BatchNormProblem& problem, ConstView 
   });
 }
 
+void GpuBackend::batch_norm_fold(double eps, ConstView gamma, ConstView beta,
+                                 ConstView running_mean, ConstView running_var, ConstView w,
+                                 ConstView bias, View folded_w, View folded_bias) {
+  constexpr std::string_view op = "batch_norm_fold";
+  const std::int64_t channels = gamma.numel();
+  NF_TARGET::batch_norm_fold(stream(), elements<float>(op, gamma), elements<float>(op, beta),
+                             elements<float>(op, running_mean), elements<float>(op, running_var),
+                             eps, elements<float>(op, w), elements<float>(op, bias),
+                             elements<float>(op, folded_w), elements<float>(op, folded_bias),
+                             channels, channels == 0 ? 0 : w.numel() / channels);
+}
+
 }  // namespace nf::NF_TARGET

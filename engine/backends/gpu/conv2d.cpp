@@ -23,27 +23,29 @@ DepthwiseProblem depthwise_problem(const Conv2dProblem& p) {
 
 std::int64_t GpuBackend::conv2d_workspace(const Conv2dProblem& problem, Pass pass,
                                           GradMode mode) const {
-  if (!problem.depthwise()) return library_conv2d_workspace(problem, pass, mode);
+  if (!problem.depthwise()) return library_conv2d_workspace(problem.plain(), pass, mode);
   return pass == Pass::backward_weight
              ? depthwise_backward_weight_workspace(depthwise_problem(problem))
              : 0;
 }
 
 void GpuBackend::conv2d_forward(const Conv2dProblem& problem, ConstView x, ConstView w,
-                                ConstView bias, View y, Workspace workspace) {
+                                ConstView bias, ConstView residual, View y, Workspace workspace) {
   if (!problem.depthwise()) {
     check_workspace("conv2d", workspace,
                     conv2d_workspace(problem, Pass::forward, GradMode::overwrite));
-    library_conv2d_forward(problem, x, w, y, workspace);
-    if (bias) add_bias(bias, y);
+    library_conv2d_forward(problem.plain(), x, w, y, workspace);
+    if (bias) add_bias(bias, y, problem.activation, residual);
     return;
   }
+  const bool bias_later = problem.fused();
   with_storage("conv2d", problem.dtype, [&](auto scalar) {
     using T = decltype(scalar);
     depthwise_forward(stream(), depthwise_problem(problem), elements<T>("conv2d", x),
-                      elements<T>("conv2d", w), elements<T>("conv2d", bias),
+                      elements<T>("conv2d", w), bias_later ? nullptr : elements<T>("conv2d", bias),
                       elements<T>("conv2d", y));
   });
+  if (bias_later) add_bias(bias, y, problem.activation, residual);
 }
 
 void GpuBackend::conv2d_backward_input(const Conv2dProblem& problem, ConstView dy, ConstView w,

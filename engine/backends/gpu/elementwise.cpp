@@ -99,12 +99,15 @@ void GpuBackend::dropout(double p, std::uint64_t key, ConstView x, View y, GradM
   });
 }
 
-void GpuBackend::add_bias(ConstView bias, View y) {
+void GpuBackend::add_bias(ConstView bias, View y, Activation activation, ConstView residual) {
   with_storage("bias", y.dtype, [&](auto scalar) {
     using T = decltype(scalar);
     const std::int64_t channels = bias.numel();
+    const AfterBias<T> then{.residual = elements<T>("bias", residual),
+                            .activate = activation != Activation::none,
+                            .bound = bound_of(activation)};
     NF_TARGET::add_bias(stream(), elements<T>("bias", bias), elements<T>("bias", y),
-                        y.numel() / channels, channels);
+                        y.numel() / channels, channels, then);
   });
 }
 

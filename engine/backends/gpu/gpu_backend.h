@@ -39,7 +39,7 @@ class GpuBackend : public Backend {
   std::int64_t conv2d_workspace(const Conv2dProblem& problem, Pass pass,
                                 GradMode mode) const override;
   void conv2d_forward(const Conv2dProblem& problem, ConstView x, ConstView w, ConstView bias,
-                      View y, Workspace workspace) override;
+                      ConstView residual, View y, Workspace workspace) override;
   void conv2d_backward_input(const Conv2dProblem& problem, ConstView dy, ConstView w, View dx,
                              GradMode mode, Workspace workspace) override;
   void conv2d_backward_weight(const Conv2dProblem& problem, ConstView x, ConstView dy, View dw,
@@ -64,6 +64,9 @@ class GpuBackend : public Backend {
                            ConstView gamma, ConstView beta, ConstView save_mean,
                            ConstView save_invstd, View dx, View dresidual, View dgamma, View dbeta,
                            GradMode mode, Workspace workspace) override;
+  void batch_norm_fold(double eps, ConstView gamma, ConstView beta, ConstView running_mean,
+                       ConstView running_var, ConstView w, ConstView bias, View folded_w,
+                       View folded_bias) override;
 
   // Pooling.
   void max_pool_forward(const Pool2dProblem& problem, ConstView x, View y, View argmax) override;
@@ -111,7 +114,9 @@ class GpuBackend : public Backend {
                                       View y, Workspace workspace) = 0;
 
  private:
-  void add_bias(ConstView bias, View y);
+  /// Then the residual, unless empty, and the activation.
+  void add_bias(ConstView bias, View y, Activation activation = Activation::none,
+                ConstView residual = {});
 };
 
 }  // namespace nf::NF_TARGET

@@ -44,7 +44,7 @@ class MetaBackend final : public Backend {
                                 GradMode mode) const override {
     return target_->conv2d_workspace(problem, pass, mode);
   }
-  void conv2d_forward(const Conv2dProblem&, ConstView, ConstView, ConstView, View,
+  void conv2d_forward(const Conv2dProblem&, ConstView, ConstView, ConstView, ConstView, View,
                       Workspace) override {}
   void conv2d_backward_input(const Conv2dProblem&, ConstView, ConstView, View, GradMode,
                              Workspace) override {}
@@ -78,6 +78,8 @@ class MetaBackend final : public Backend {
   void batch_norm_backward(const BatchNormProblem&, ConstView, ConstView, ConstView, ConstView,
                            ConstView, ConstView, ConstView, View, View, View, View, GradMode,
                            Workspace) override {}
+  void batch_norm_fold(double, ConstView, ConstView, ConstView, ConstView, ConstView, ConstView,
+                       View, View) override {}
 
   // Pooling.
   void max_pool_forward(const Pool2dProblem&, ConstView, View, View) override {}

@@ -150,7 +150,7 @@ class SimtBackend final : public GpuBackend {
     Widened f32(cpu_, p.dtype, workspace);
     const ConstView wide_x = f32.in(x), wide_w = f32.in(w);
     const View wide_y = f32.target(y);
-    cpu_.conv2d_forward(in_f32(p), wide_x, wide_w, {}, wide_y, f32.rest());
+    cpu_.conv2d_forward(in_f32(p), wide_x, wide_w, {}, {}, wide_y, f32.rest());
     f32.out(wide_y, y, GradMode::overwrite);
   }
   void library_conv2d_backward_input(const Conv2dProblem& p, ConstView dy, ConstView w, View dx,
