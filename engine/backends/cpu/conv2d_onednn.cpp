@@ -114,8 +114,16 @@ int output_argument(Pass pass) {
   }
 }
 
+// With a residual to add the library takes other code, whose weights it reorders more slowly: that
+// is worth while only where the pass over the output that it saves is longer than the weights.
+bool worth_fusing(const Conv2dProblem& p) {
+  const std::int64_t outputs = p.n * p.out_h() * p.out_w() * p.o;
+  return !p.residual || outputs >= p.o * p.kh * p.kw * p.c / p.groups;
+}
+
 void make_entry(const Conv2dProblem& problem, Pass pass, const dnnl::engine& engine,
                 DnnlConv2d& entry) {
+  if (!worth_fusing(problem)) return;
   const Layouts l(problem);
   try {
     entry.pass.description = describe_pass(problem, l, pass, engine);
