@@ -2,13 +2,16 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "engine/atomic_file.h"
 #include "engine/text.h"
+#include "engine/timer.h"
 #include "neuroflux/activation_cache.h"
+#include "neuroflux/energy.h"
 
 namespace fs = std::filesystem;
 
@@ -24,7 +27,7 @@ class MetricsLog {
     NF_CHECK(out_.good(), "metrics: can't write {}", path_.string());
   }
 
-  void add(const Stage& stage, const nn::EpochMetrics& metrics) {
+  void add(const Stage& stage, const nn::EpochMetrics& metrics, double elapsed_seconds) {
     json outputs = json::array();
     for (const nn::OutputMetrics& output : metrics.outputs)
       outputs.push_back({{"name", output.name},
@@ -35,6 +38,7 @@ class MetricsLog {
     const json line{{"method", stage.method},
                     {"block", stage.block},
                     {"epoch", metrics.epoch},
+                    {"elapsed_seconds", elapsed_seconds},
                     {"learning_rate", metrics.learning_rate},
                     {"train_seconds", metrics.train_seconds},
                     {"evaluation_seconds", metrics.evaluation_seconds},
@@ -67,7 +71,8 @@ class Experiment {
     metrics_.emplace(options.run_folder / "metrics.jsonl");
     observer_.on_epoch = [this, report = observer.on_epoch](const Stage& stage,
                                                             const nn::EpochMetrics& metrics) {
-      metrics_->add(stage, metrics);
+      record(metrics);
+      metrics_->add(stage, metrics, method_->history.back().elapsed_seconds);
       if (report) report(stage, metrics);
     };
     if (!options.trace.empty()) observer_.trace = &trace_;
@@ -80,7 +85,9 @@ class Experiment {
     for (std::size_t i = 0; i < methods.size(); ++i) {
       if (!methods[i].fits) continue;
       try {
+        begin(methods[i]);
         plan_.methods[i]->run(input, methods[i]);
+        methods[i].energy_joules = energy_.joules();
       } catch (const std::exception& error) {
         // What other methods took hours for must not be lost with this one.
         methods[i].error = error.what();
@@ -90,12 +97,29 @@ class Experiment {
         throw;
       }
     }
+    compare_with_bp(plan_.summary);
     write_summary();
     if (!options_.trace.empty()) trace_.write(options_.trace);
     return plan_.summary;
   }
 
  private:
+  void begin(MethodSummary& method) {
+    method_ = &method;
+    timer_ = Timer();
+    energy_ = EnergyMeter();
+  }
+
+  void record(const nn::EpochMetrics& metrics) {
+    const double before = method_->history.empty() ? 0.0 : method_->history.back().train_seconds;
+    AccuracyPoint point{method_->plan_seconds.value_or(0.0) + timer_.seconds(),
+                        before + metrics.train_seconds, 0.0};
+    for (const nn::OutputMetrics& output : metrics.outputs)
+      point.validation_accuracy = std::max(point.validation_accuracy, output.validation_accuracy);
+    method_->history.push_back(point);
+    energy_.joules();  // often enough for counters that wrap around
+  }
+
   // A folder that the user names may be shared by many runs. Storage that won't do is refused now,
   // not when other methods have been trained.
   void choose_cache_folder() {
@@ -131,6 +155,9 @@ class Experiment {
   LocalTrainingOptions training_;
   std::optional<MetricsLog> metrics_;
   MemoryTrace trace_;
+  MethodSummary* method_ = nullptr;  // the one that runs
+  Timer timer_;
+  EnergyMeter energy_;
 };
 
 }  // namespace

@@ -24,6 +24,12 @@ struct ExperimentPlan {
   std::vector<std::unique_ptr<Method>> methods;  ///< as in summary.methods
 };
 ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape& data);
+/// The same by times that several plans share.
+ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape& data,
+                               TimeModel& times);
+/// Measured or predicted, as the options say, and remembered. A measurement may take as much memory
+/// as the step it measures, which never is more than the budget of the plan that asks.
+std::unique_ptr<TimeModel> make_time_model(const ExperimentOptions& options);
 /// summary's fields; methods that train by parts have units with it: [{name, output, parameters,
 /// auxiliary_width, feasible_batch, …}].
 nlohmann::json to_json(const ExperimentPlan& plan);

@@ -33,17 +33,6 @@ fs::path storage_to_measure(const ExperimentOptions& options) {
   return existing / fmt::format("neuroflux-speed-{}", getpid());
 }
 
-std::unique_ptr<TimeModel> time_model(const ExperimentOptions& options, const PlanOptions& plan) {
-  if (!options.profile)
-    return make_predicted_times(options.device, plan.optimizer, nominal_speed(options.device));
-  MeasureOptions measure{.device = options.device,
-                         .optimizer = plan.optimizer,
-                         .cache_folder = storage_to_measure(options),
-                         .cache_dtype = plan.cache_dtype};
-  measure.device.budget = plan.budget;
-  return make_measured_times(measure);
-}
-
 std::string seconds_text(double seconds) {
   if (seconds < 1.0) return fmt::format("{:.3g} ms", seconds * 1e3);
   return seconds < 600.0 ? fmt::format("{:.3g} s", seconds)
@@ -129,7 +118,25 @@ DataShape data_shape(const nn::TrainingData& data) {
           data.test_count()};
 }
 
+std::unique_ptr<TimeModel> make_time_model(const ExperimentOptions& options) {
+  const nn::OptimizerOptions& optimizer = options.training.optimizer;
+  if (!options.profile)
+    return make_predicted_times(options.device, optimizer, nominal_speed(options.device));
+  MeasureOptions measure{.device = options.device,
+                         .optimizer = optimizer,
+                         .cache_folder = storage_to_measure(options),
+                         .cache_dtype = options.training.cache_dtype};
+  measure.device.budget = usable_budget(options);
+  return remember_times(make_measured_times(measure));
+}
+
 ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape& data) {
+  check_experiment(options);
+  return plan_experiment(options, data, *make_time_model(options));
+}
+
+ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape& data,
+                               TimeModel& times) {
   check_experiment(options);
   ExperimentPlan plan;
   plan.model = nn::make_model(options.model, {.input = data.sample,
@@ -150,7 +157,6 @@ ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape
   plan_options.epochs = options.training.epochs;
   plan_options.stop_when_saturated = options.training.stop_when_saturated;
   plan_options.patience = options.training.patience;
-  const std::unique_ptr<TimeModel> times = time_model(options, plan_options);
 
   Summary& summary = plan.summary;
   summary.model = plan.model->name();
@@ -165,7 +171,7 @@ ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape
   summary.validation_images = data.validation_count;
   summary.test_images = data.test_count;
   for (const std::string& name : options.methods) {
-    plan.methods.push_back(plan_method(name, {*plan.model, options, plan_options, *times}));
+    plan.methods.push_back(plan_method(name, {*plan.model, options, plan_options, times}));
     summary.methods.push_back(plan.methods.back()->planned());
   }
   return plan;

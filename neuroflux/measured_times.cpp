@@ -14,12 +14,12 @@ constexpr std::int64_t kProbeBytes = std::int64_t{24} << 20;  // of storage, wri
 
 class MeasuredTimes : public TimeModel {
  public:
-  explicit MeasuredTimes(const MeasureOptions& options)
-      : options_(options), context_(Context::create(options.device)) {}
+  explicit MeasuredTimes(const MeasureOptions& options) : options_(options) {}
 
   const char* source() const override { return "measured"; }
 
   PassTimes unit(const LocalUnit& unit, const Shape& sample, std::int64_t max_batch) override {
+    const Presence device(*this);
     LocalBlock block(context_, {unit}, sample, options_.optimizer, 0);
     std::vector<float> output;
     return passes(
@@ -32,6 +32,7 @@ class MeasuredTimes : public TimeModel {
   }
 
   PassTimes whole(nn::Model& model, std::int64_t max_batch) override {
+    const Presence device(*this);
     nn::BpTrainer trainer(context_, model, options_.optimizer, 0);
     const auto evaluate = [&](std::int64_t n) { trainer.evaluate(images(), labels(), n); };
     return passes(
@@ -41,10 +42,8 @@ class MeasuredTimes : public TimeModel {
   }
 
   StorageSpeed storage() override {
-    if (!storage_)
-      storage_ = options_.cache_folder.empty() ? nominal_speed(options_.device).storage
-                                               : measure_storage();
-    return *storage_;
+    return options_.cache_folder.empty() ? nominal_speed(options_.device).storage
+                                         : measure_storage();
   }
 
  private:
@@ -76,6 +75,20 @@ class MeasuredTimes : public TimeModel {
     std::filesystem::remove(options_.cache_folder, not_empty);
     return speed;
   }
+
+  // The device is held while something is measured, and free for the run that follows.
+  class Presence {
+   public:
+    explicit Presence(MeasuredTimes& times) : times_(times) {
+      times_.context_ = Context::create(times_.options_.device);
+    }
+    ~Presence() { times_.context_.reset(); }
+    Presence(const Presence&) = delete;
+    Presence& operator=(const Presence&) = delete;
+
+   private:
+    MeasuredTimes& times_;
+  };
 
   // A rate of zero leaves the weights, and takes as long as any other.
   static constexpr nn::StepOptions kNoUpdate{.rate_factor = 0.0};
@@ -147,7 +160,6 @@ class MeasuredTimes : public TimeModel {
 
   MeasureOptions options_;
   ContextPtr context_;
-  std::optional<StorageSpeed> storage_;
   std::vector<float> images_;
   std::vector<std::int32_t> labels_;
 };

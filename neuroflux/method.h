@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/timer.h"
 #include "neuroflux/experiment_options.h"
 #include "neuroflux/plan.h"
 #include "neuroflux/saved_net.h"
@@ -62,6 +63,18 @@ std::unique_ptr<Method> plan_method(const std::string& name, const MethodInput& 
 std::unique_ptr<Method> plan_bp(const MethodInput& input);
 std::unique_ptr<Method> plan_local(const MethodInput& input);
 std::unique_ptr<Method> plan_neuroflux(const MethodInput& input);
+
+/// Times a method's planning. Times that it took from memory count as if they had been measured.
+class PlanTimer {
+ public:
+  explicit PlanTimer(const TimeModel& times) : times_(times), before_(times.replayed_seconds()) {}
+  double seconds() const { return timer_.seconds() + times_.replayed_seconds() - before_; }
+
+ private:
+  const TimeModel& times_;
+  double before_;
+  Timer timer_;
+};
 
 /// Measures how fast the delivered net infers, and says so in `summary`.
 void measure_speed(const MethodRun& run, nn::Module& net, MethodSummary& summary);

@@ -9,7 +9,7 @@ namespace {
 class BpMethod : public Method {
  public:
   explicit BpMethod(const MethodInput& input) : model_(input.model) {
-    const Timer timer;
+    const PlanTimer timer(input.times);
     const BpPlan plan = make_bp_plan(model_, input.plan, input.options.device, input.times);
     planned_.name = "bp";
     planned_.plan_seconds = timer.seconds();

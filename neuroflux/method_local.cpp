@@ -41,6 +41,7 @@ class LocalMethod : public Method {
     if (!plan_.fits) return;
     planned_.predicted_peak_bytes = plan_.predicted_peak_bytes;
     planned_.predicted_seconds = plan_.predicted_seconds;
+    planned_.cache_bytes = plan_.cache_bytes;
     for (const BlockPlan& block : plan_.blocks) {
       planned_.batches.push_back(block.batch);
       planned_.blocks.push_back(describe_block(block));
@@ -122,7 +123,7 @@ class LocalMethod : public Method {
 }  // namespace
 
 std::unique_ptr<Method> plan_local(const MethodInput& input) {
-  const Timer timer;
+  const PlanTimer timer(input.times);
   std::shared_ptr<const AuxiliaryRule> rule = make_auxiliary_rule("classic");
   PlanOptions options = input.plan;
   options.partition = PartitionRule::whole;
@@ -132,7 +133,7 @@ std::unique_ptr<Method> plan_local(const MethodInput& input) {
 }
 
 std::unique_ptr<Method> plan_neuroflux(const MethodInput& input) {
-  const Timer timer;
+  const PlanTimer timer(input.times);
   const std::filesystem::path& file = input.options.plan_file;
   std::shared_ptr<const AuxiliaryRule> rule =
       make_auxiliary_rule(file.empty() ? input.options.auxiliary : read_plan_rule(file));

@@ -55,9 +55,17 @@ json method_json(const MethodSummary& method) {
               {"inference_images_per_second", or_null(method.inference_images_per_second)},
               {"inference_batch", or_null(method.inference_batch)},
               {"minimum_budget_bytes", method.minimum_budget_bytes},
+              {"seconds_to_bp_accuracy", or_null(method.seconds_to_bp_accuracy)},
+              {"energy_joules", or_null(method.energy_joules)},
               {"weights", method.weights.empty() ? json(nullptr) : json(method.weights)}};
   if (!method.error.empty()) result["error"] = method.error;
+  result["history"] = json::array();
+  for (const AccuracyPoint& point : method.history)
+    result["history"].push_back({{"elapsed_seconds", point.elapsed_seconds},
+                                 {"train_seconds", point.train_seconds},
+                                 {"validation_accuracy", point.validation_accuracy}});
   if (method.unit_count == 0) return result;
+  result["cache_bytes"] = or_null(method.cache_bytes);
   result["blocks"] = json::array();
   for (const BlockSummary& block : method.blocks) result["blocks"].push_back(block_json(block));
   result["exits"] = json::array();
@@ -108,6 +116,19 @@ json to_json(const Summary& summary) {
           {"methods", methods}};
 }
 
+void compare_with_bp(Summary& summary) {
+  const auto bp = std::find_if(summary.methods.begin(), summary.methods.end(),
+                               [](const MethodSummary& method) { return method.name == "bp"; });
+  if (bp == summary.methods.end() || !bp->validation_accuracy) return;
+  const double wanted = *bp->validation_accuracy;
+  for (MethodSummary& method : summary.methods) {
+    const auto reached = std::find_if(
+        method.history.begin(), method.history.end(),
+        [&](const AccuracyPoint& point) { return point.validation_accuracy >= wanted; });
+    if (reached != method.history.end()) method.seconds_to_bp_accuracy = reached->elapsed_seconds;
+  }
+}
+
 std::string format_table(const std::vector<std::vector<std::string>>& rows) {
   std::vector<std::size_t> widths;
   for (const auto& row : rows) {
@@ -133,15 +154,16 @@ std::string batches_text(const std::vector<std::int64_t>& batches) {
 }
 
 std::string to_table(const Summary& summary) {
-  std::vector<std::vector<std::string>> rows{{"method", "status", "batch", "predicted peak",
-                                              "measured peak", "train s", "total s", "val acc %",
-                                              "test acc %", "parameters", "inference img/s"}};
+  std::vector<std::vector<std::string>> rows{
+      {"method", "status", "batch", "predicted peak", "measured peak", "train s", "total s",
+       "s to bp's acc", "val acc %", "test acc %", "parameters", "inference img/s"}};
   std::string notes;
   for (const MethodSummary& method : summary.methods) {
     rows.push_back(
         {method.name, method.fits ? "ok" : "does not fit", batches_text(method.batches),
          dash_or_bytes(method.predicted_peak_bytes), dash_or_bytes(method.measured_peak_bytes),
          dash_or(method.train_seconds, "{:.1f}"), dash_or(method.total_seconds, "{:.1f}"),
+         dash_or(method.seconds_to_bp_accuracy, "{:.1f}"),
          dash_or(method.validation_accuracy, "{:.2f}", 100.0),
          dash_or(method.test_accuracy, "{:.2f}", 100.0),
          method.parameters ? grouped(*method.parameters) : "-",

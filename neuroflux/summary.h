@@ -27,6 +27,13 @@ struct ExitSummary {
   double validation_accuracy = 0.0;
 };
 
+/// Where a method stood at the end of an epoch.
+struct AccuracyPoint {
+  double elapsed_seconds = 0.0;      ///< since the method began to plan; all of its work
+  double train_seconds = 0.0;        ///< of these, training steps
+  double validation_accuracy = 0.0;  ///< of the best exit of that epoch
+};
+
 /// What is not known (a plan has no times, a method that does not fit has no accuracy) is empty,
 /// null in JSON, a dash in a table. Accuracies are fractions.
 struct MethodSummary {
@@ -47,9 +54,15 @@ struct MethodSummary {
   std::optional<double> inference_images_per_second;
   std::optional<std::int64_t> inference_batch;
   std::int64_t minimum_budget_bytes = 0;
-  std::string weights;  ///< file of what is delivered, within the run folder
+  std::vector<AccuracyPoint> history;
+  /// Until an exit first had BP's final validation accuracy, planning, caching and evaluation
+  /// included; for bp itself too. Empty where it never had, or BP was not run.
+  std::optional<double> seconds_to_bp_accuracy;
+  std::optional<double> energy_joules;  ///< of the whole machine while it ran
+  std::string weights;                  ///< file of what is delivered, within the run folder
   // neuroflux only
   std::int64_t unit_count = 0;
+  std::optional<std::int64_t> cache_bytes;  ///< most that lay on storage at once
   std::vector<BlockSummary> blocks;
   std::vector<ExitSummary> exits;
   std::optional<std::int64_t> exit_unit;  ///< the chosen one, counted from 1
@@ -69,6 +82,8 @@ struct Summary {
 };
 
 nlohmann::json to_json(const Summary& summary);
+/// Completes seconds_to_bp_accuracy of all methods from their histories.
+void compare_with_bp(Summary& summary);
 /// method, status, batch or batches, predicted and measured peak, training seconds, validation and
 /// test accuracy, parameters, inference images/s: one row per method, columns aligned.
 std::string to_table(const Summary& summary);

@@ -59,6 +59,8 @@ class TimeModel {
   /// The same of end-to-end backpropagation.
   virtual PassTimes whole(nn::Model& model, std::int64_t max_batch) = 0;
   virtual StorageSpeed storage() = 0;
+  /// What answers from memory would have taken to measure, so far.
+  virtual double replayed_seconds() const { return 0.0; }
 };
 
 /// What a block works on.

@@ -38,6 +38,10 @@ struct MeasureOptions {
   double seconds_per_point = 0.02;  ///< a step is repeated that long, at least three times
 };
 
+/// Answers a question that was asked before from memory: plans for several budgets and seeds then
+/// rest on the same times. What a remembered answer had cost counts in replayed_seconds.
+std::unique_ptr<TimeModel> remember_times(std::unique_ptr<TimeModel> source);
+
 /// Runs real steps on the device at three batch sizes (the largest, a quarter and a sixteenth of
 /// it), in turn, and takes the median of each. Parameters do not change: nothing learns from them.
 /// Modules must not be on a device. Throws what training would: OutOfBudget, Error for storage.

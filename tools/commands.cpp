@@ -9,6 +9,7 @@
 #include "engine/atomic_file.h"
 #include "engine/text.h"
 #include "nn/models/registry.h"
+#include "tools/config_file.h"
 #include "tools/errors.h"
 #include "tools/interrupt.h"
 #include "tools/progress.h"
@@ -154,44 +155,84 @@ TrainingObserver observe(Progress& progress) {
   return observer;
 }
 
-void run_training(const CommandLine& line, const std::string& program) {
-  const InterruptGuard guard;
-  ExperimentOptions options = line.options;
-  const nn::TrainingData data = load_data(options);
-  const std::string model = checked_model_name(options, data_shape(data));
-  ExperimentPlan plan = plan_experiment(options, data_shape(data));
-  const auto& methods = options.methods;
-  if (data.validation_count() == 0 &&
-      std::find(methods.begin(), methods.end(), "neuroflux") != methods.end())
+ComparisonOptions comparison_of(const CommandLine& line) {
+  ComparisonOptions comparison{line.options, line.budgets, line.seeds, {}};
+  if (comparison.budgets.empty()) comparison.budgets = {line.options.budget};
+  if (comparison.seeds.empty()) comparison.seeds = {line.options.training.seed};
+  comparison.config_text = [text = line.options.config_text](std::int64_t budget,
+                                                             std::uint64_t seed) {
+    return with_value(with_value(text, "seed", std::to_string(seed)), "budget",
+                      budget > 0 ? std::to_string(budget) : "all");
+  };
+  return comparison;
+}
+
+bool trains_by(const CommandLine& line, const char* method) {
+  const auto& methods = line.options.methods;
+  return std::find(methods.begin(), methods.end(), method) != methods.end();
+}
+
+// What can be known to be wrong before a run folder is made.
+void check_before_training(const CommandLine& line, const ComparisonOptions& comparison,
+                           const nn::TrainingData& data, TimeModel& times) {
+  if (data.validation_count() == 0 && trains_by(line, "neuroflux"))
     fail_usage("--validation-fraction: {} leaves no images to choose an exit of neuroflux by",
-               options.data_options.validation_fraction);
-  InterruptGuard::check("planning");
-  if (!any_fits(plan.summary)) {
+               line.options.data_options.validation_fraction);
+  bool fits = false;
+  for (const std::int64_t budget : comparison.budgets) {
+    ExperimentOptions options = comparison.experiment;
+    options.budget = budget;
+    const ExperimentPlan plan = plan_experiment(options, data_shape(data), times);
+    InterruptGuard::check("planning");
+    fits = fits || any_fits(plan.summary);
+    if (fits || budget != comparison.budgets.back()) continue;
     print(line.json ? to_json(plan).dump(2) + '\n' : to_table(plan.summary));
     throw does_not_fit(plan.summary);
   }
+}
+
+// Features that are cached once can't be augmented anew.
+void warn_of_frozen_augmentation(const CommandLine& line, Progress& progress) {
+  const nn::TrainingDataOptions& augmentation = line.options.data_options;
+  if ((augmentation.crop_padding > 0 || augmentation.flip) && trains_by(line, "neuroflux"))
+    progress.message(
+        "augmentation acts on the first block of neuroflux only: later ones learn from features "
+        "that were cached once");
+}
+
+void run_training(const CommandLine& line, const std::string& program) {
+  const InterruptGuard guard;
+  ComparisonOptions comparison = comparison_of(line);
+  ExperimentOptions& options = comparison.experiment;
+  const nn::TrainingData data = load_data(options);
+  const std::string model = checked_model_name(options, data_shape(data));
+  const std::unique_ptr<TimeModel> times = make_time_model(comparison);
+  check_before_training(line, comparison, data, *times);
   const RunFolder folder = options.run_folder.empty()
                                ? RunFolder::fresh(fmt::format("{}-{}-{}", to_string(line.command),
-                                                              model, options.training.seed))
+                                                              model, comparison.seeds.front()))
                                : RunFolder::given(options.run_folder, line.overwrite);
   options.run_folder = folder.path();
-  Summary summary;
+  std::vector<ComparisonRun> runs;
   {
     Progress progress(stderr, isatty(STDERR_FILENO) != 0, data.validation_count() > 0);
-    const nn::TrainingDataOptions& augmentation = options.data_options;
-    for (const MethodSummary& method : plan.summary.methods)
-      if ((augmentation.crop_padding > 0 || augmentation.flip) && method.blocks.size() > 1)
-        progress.message(fmt::format(
-            "augmentation acts on the first block of {} only: later ones learn from features that "
-            "were cached once",
-            method.name));
-    summary = run_experiment(options, std::move(plan), data, observe(progress));
+    warn_of_frozen_augmentation(line, progress);
+    const auto announce = [&](std::int64_t run, std::int64_t count, std::int64_t budget,
+                              std::uint64_t seed) {
+      if (count > 1)
+        progress.message(fmt::format("run {} of {}: budget {}, seed {}", run, count,
+                                     budget > 0 ? format_bytes(budget) : "all", seed));
+    };
+    runs = run_comparison(comparison, *times, observe(progress), announce);
     InterruptGuard::check("the end of the run");
   }
+  const Summary& summary = runs.front().summary;
   if (line.json) {
-    nlohmann::json document = to_json(summary);
+    nlohmann::json document = runs.size() > 1 ? to_json(runs) : to_json(summary);
     document["run_folder"] = folder.path().string();
     print(document.dump(2) + '\n');
+  } else if (runs.size() > 1) {
+    print(to_markdown(runs) + fmt::format("\nrun folder: {}\n", folder.path().string()));
   } else {
     print(to_table(summary) + next_steps(line, summary, folder.path(), program));
   }

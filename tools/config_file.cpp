@@ -176,4 +176,16 @@ std::string config_text(const CLI::App& app, const std::vector<std::string>& lef
   return text;
 }
 
+std::string with_value(const std::string& text, const std::string& key, const std::string& value) {
+  const std::string begin = key + " = ";
+  std::string result;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size() - 1) + 1;
+    const std::string line = text.substr(at, end - at);
+    result += line.starts_with(begin) ? begin + toml_value(value) + '\n' : line;
+    at = end;
+  }
+  return result;
+}
+
 }  // namespace nf::tools

@@ -29,4 +29,7 @@ std::vector<std::string> config_keys(const CLI::App& app);
 /// All that a file may set, as it was parsed or by default, except `left_out`.
 std::string config_text(const CLI::App& app, const std::vector<std::string>& left_out);
 
+/// The text with another value for a key that it has.
+std::string with_value(const std::string& text, const std::string& key, const std::string& value);
+
 }  // namespace nf::tools

@@ -65,14 +65,28 @@ std::string joined(const std::vector<std::string>& names, const std::string& sep
   return text;
 }
 
-std::vector<std::int64_t> parse_budgets(const std::string& text) {
-  std::vector<std::int64_t> budgets;
+/// Each part of a list separated by commas, none of them twice.
+template <typename Parse>
+auto parse_list(const std::string& text, const Parse& parse) {
+  std::vector<decltype(parse(text))> values;
   for (std::size_t begin = 0; begin <= text.size();) {
     const std::size_t end = std::min(text.find(',', begin), text.size());
-    budgets.push_back(parse_bytes(text.substr(begin, end - begin)));
+    values.push_back(parse(text.substr(begin, end - begin)));
+    NF_CHECK(std::count(values.begin(), values.end(), values.back()) == 1, "{} comes twice",
+             text.substr(begin, end - begin));
     begin = end + 1;
   }
-  return budgets;
+  return values;
+}
+
+std::vector<std::int64_t> parse_budgets(const std::string& text) {
+  return parse_list(text, [](const std::string& part) { return parse_bytes(part); });
+}
+
+std::vector<std::uint64_t> parse_seeds(const std::string& text) {
+  return parse_list(text, [](const std::string& part) {
+    return parse_whole<std::uint64_t>(part, 0, std::numeric_limits<std::uint64_t>::max());
+  });
 }
 
 /// CLI11 leaves two lines between groups.
@@ -254,11 +268,17 @@ void Parser::add_method() {
                   NF_CHECK(!text.empty(), "must not be empty");
                   options_.plan_file = text;
                 });
-  if (command() == Command::plan) {
+  if (command() == Command::plan || command() == Command::compare)
     flags_
-        .parsed("--budgets", "BYTES,…", "", "A table over these budgets, as in 32MiB,64MiB",
+        .parsed("--budgets", "BYTES,…", "", "Under each of these budgets, as in 32MiB,64MiB",
                 [this](const std::string& text) { line_.budgets = parse_budgets(text); })
         ->configurable(false);
+  if (command() == Command::compare)
+    flags_
+        .parsed("--seeds", "N,…", "", "With each of these seeds, as in 0,1,2",
+                [this](const std::string& text) { line_.seeds = parse_seeds(text); })
+        ->configurable(false);
+  if (command() == Command::plan) {
     flags_.toggle("--explain", line_.explain, "Say why each unit is where it is")
         ->configurable(false);
     flags_
@@ -453,7 +473,9 @@ void Parser::finish() {
     options_.profile = trains() && options_.device.device.kind != DeviceKind::simt;
   options_.training.stop_when_saturated = !without_early_stop_;
   options_.data_options.seed = options_.training.seed;
-  options_.config_text = config_text(app_, {"run-dir", "cache-dir", "trace"});
+  std::vector<std::string> left_out{"run-dir", "cache-dir", "trace"};
+  if (profile_flag_ != nullptr && profile_flag_->count() == 0) left_out.emplace_back("profile");
+  options_.config_text = config_text(app_, left_out);
   if (command() == Command::plan) {
     const bool by_hand = std::any_of(shape_flags_.begin(), shape_flags_.end(),
                                      [](const CLI::Option* flag) { return flag->count() > 0; });

@@ -7,7 +7,7 @@
 #include <variant>
 #include <vector>
 
-#include "neuroflux/experiment.h"
+#include "neuroflux/comparison.h"
 #include "tools/kernels_command.h"
 
 namespace nf::tools {
@@ -23,7 +23,8 @@ struct CommandLine {
   ExperimentOptions options;
   /// plan: the data as described by flags; else it is read.
   std::optional<DataShape> data;
-  std::vector<std::int64_t> budgets;   ///< plan: a table over these, in bytes
+  std::vector<std::int64_t> budgets;   ///< plan and compare: over these, in bytes; empty: one
+  std::vector<std::uint64_t> seeds;    ///< compare: over these; empty: one
   bool explain = false;                ///< plan
   std::filesystem::path plan_to_save;  ///< plan
   std::filesystem::path weights;       ///< eval

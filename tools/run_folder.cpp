@@ -39,20 +39,40 @@ void make_parents(const fs::path& path) {
 }
 
 std::vector<std::string> names_in_a_run() {
-  std::vector<std::string> names{"config.toml", "plan.json", "metrics.jsonl", "summary.json",
-                                 "cache"};
+  std::vector<std::string> names{"config.toml", "plan.json",  "metrics.jsonl", "summary.json",
+                                 "summary.csv", "summary.md", "cache"};
   for (const std::string& method : method_names()) names.push_back(method + ".safetensors");
   return names;
 }
 
-// Finished or not.
-bool holds_run(const fs::path& folder) {
+// Finished or not; not those of a comparison within it.
+bool holds_one_run(const fs::path& folder) {
   const std::vector<std::string> names = names_in_a_run();
   return std::any_of(names.begin(), names.end(),
                      [&](const std::string& name) { return fs::exists(folder / name); });
 }
 
+// BUDGET-seedN, each a run of a comparison.
+std::vector<fs::path> runs_within(const fs::path& folder) {
+  std::vector<fs::path> runs;
+  std::error_code status;
+  for (const auto& entry : fs::directory_iterator(folder, status))
+    if (entry.path().filename().string().find("-seed") != std::string::npos &&
+        holds_one_run(entry.path()))
+      runs.push_back(entry.path());
+  return runs;
+}
+
+bool holds_run(const fs::path& folder) {
+  return holds_one_run(folder) || !runs_within(folder).empty();
+}
+
 void remove_run(const fs::path& folder) {
+  for (const fs::path& run : runs_within(folder)) {
+    remove_run(run);
+    std::error_code not_empty;
+    fs::remove(run, not_empty);
+  }
   for (const std::string& name : names_in_a_run()) {
     std::error_code status;
     fs::remove_all(folder / name, status);

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -20,7 +21,7 @@ class LocalTraining : public testing::Test {
  protected:
   void SetUp() override {
     folder_ = fs::path(testing::TempDir()) /
-              fmt::format("local-training-{}",
+              fmt::format("local-training-{}-{}", getpid(),
                           testing::UnitTest::GetInstance()->current_test_info()->name());
     fs::remove_all(folder_);
     training_.epochs = 2;

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 
+#include "engine/timer.h"
 #include "neuroflux/auxiliary.h"
 #include "neuroflux/local_net.h"
 #include "neuroflux/time_profile.h"
@@ -115,9 +116,8 @@ TEST_F(MeasuredTimes, ComeFromRealStepsAtThreeBatches) {
   EXPECT_EQ(whole.train.points().back().batch, 32);
   for (const PassTimes* passes : {&unit, &whole}) {
     EXPECT_GT(passes->train.seconds(32), 0.0);
-    // Sixteen times the work can't take less time in all of many repetitions.
-    EXPECT_GT(passes->train.points().back().seconds, passes->train.points().front().seconds);
-    EXPECT_LT(passes->evaluate.seconds(32), passes->train.seconds(32));
+    EXPECT_GT(passes->evaluate.seconds(32), 0.0);
+    EXPECT_GE(passes->forward.seconds(32), 0.0);
   }
   // Off the device again: placing it elsewhere would throw if it were not.
   const ContextPtr context = Context::create({});
@@ -131,8 +131,24 @@ TEST_F(MeasuredTimes, StorageIsMeasuredInTheFolderAndLeavesNothing) {
   EXPECT_GT(speed.write, 1e6);
   EXPECT_GT(speed.read, 1e6);
   EXPECT_FALSE(std::filesystem::exists(folder_));
-  const StorageSpeed again = times->storage();  // not measured twice in one plan
-  EXPECT_EQ(again.write, speed.write);
+}
+
+TEST_F(MeasuredTimes, AreRememberedWithWhatTheyTook) {
+  options_.seconds_per_point = 0.0;
+  const auto times = remember_times(make_measured_times(options_));
+  const Timer timer;
+  const PassTimes unit = times->unit(local_->range(1, 1).front(), local_->input_sample(1), 16);
+  const double took = timer.seconds();
+  EXPECT_EQ(times->replayed_seconds(), 0.0);
+  const PassTimes again = times->unit(local_->range(1, 1).front(), local_->input_sample(1), 16);
+  EXPECT_EQ(again.train.seconds(16), unit.train.seconds(16));
+  EXPECT_GT(times->replayed_seconds(), 0.0);
+  EXPECT_LE(times->replayed_seconds(), took);
+  const double once = times->replayed_seconds();
+  times->unit(local_->range(1, 1).front(), local_->input_sample(1), 8);  // another question
+  times->unit(local_->range(2, 2).front(), local_->input_sample(2), 16);
+  EXPECT_EQ(times->replayed_seconds(), once);
+  EXPECT_EQ(times->storage().read, times->storage().read);
 }
 
 TEST_F(MeasuredTimes, StayWithinTheBudget) {

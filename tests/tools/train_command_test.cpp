@@ -36,6 +36,39 @@ TEST_F(Training, MeasuresTimesAndHoldsThemAgainstTheRun) {
     EXPECT_THAT(entry.path().filename().string(), testing::Not(testing::HasSubstr("speed")));
 }
 
+TEST_F(Training, ComparesOverBudgetsAndSeeds) {
+  const Arguments grid =
+      Arguments{"compare", "--budgets", "64KiB,8MiB", "--seeds", "3,4", "--run-dir", "grid"} +
+      kTiny;
+  const ProgramResult result = run(grid);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("run 4 of 4: budget 8.0 MiB, seed 4"));
+  EXPECT_THAT(result.out, HasSubstr("| 64.0 KiB | bp | 2 | does not fit"));
+  EXPECT_THAT(result.out, HasSubstr(" ± "));
+  EXPECT_EQ(read_text(file("grid/summary.md")),
+            result.out.substr(0, result.out.find("\nrun folder")));
+  const json document = read_json("grid/summary.json");
+  ASSERT_EQ(document.at("runs").size(), 4U);
+  for (const json& one : document.at("runs")) {
+    const std::string folder = "grid/" + one.at("folder").get<std::string>();
+    EXPECT_EQ(read_json(folder + "/summary.json").at("seed"), one.at("seed"));
+    EXPECT_THAT(read_text(file(folder + "/config.toml")),
+                HasSubstr(fmt::format("\nseed = {}\n", one.at("seed").get<int>())));
+  }
+  // A run of it is repeated by its own configuration.
+  ASSERT_EQ(run({"compare", "--config", "grid/8388608-seed4/config.toml", "--run-dir", "again"})
+                .exit_code,
+            0);
+  EXPECT_EQ(read_json("again/summary.json").at("methods")[1].at("test_accuracy"),
+            read_json("grid/8388608-seed4/summary.json").at("methods")[1].at("test_accuracy"));
+  expect_refusal(run(grid), 1, "holds a run already");
+  EXPECT_EQ(run(grid + Arguments{"--overwrite"}).exit_code, 0);
+  EXPECT_EQ(run({"compare", "--seeds", "1,1", "--data", "images"}).exit_code, 2);
+  EXPECT_EQ(
+      run(Arguments{"compare", "--budgets", "1KiB,2KiB", "--run-dir", "none"} + kTiny).exit_code,
+      3);
+}
+
 TEST_F(Training, SameSeedGivesTheSameMetrics) {
   const Arguments command = Arguments{"train"} + kTiny;
   for (const char* folder : {"first", "second"}) {

@@ -76,7 +76,8 @@ inline std::vector<json> metrics_without_times(const fs::path& path) {
   std::vector<json> metrics;
   for (const std::string& line : lines_of(read_text(path))) {
     metrics.push_back(json::parse(line));
-    for (const char* key : {"train_seconds", "evaluation_seconds", "images_per_second"})
+    for (const char* key :
+         {"elapsed_seconds", "train_seconds", "evaluation_seconds", "images_per_second"})
       metrics.back().erase(key);
   }
   return metrics;
