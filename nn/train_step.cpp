@@ -2,8 +2,6 @@
 
 #include <cmath>
 
-#include "engine/ops/softmax_cross_entropy.h"
-
 namespace nf::nn {
 namespace {
 
@@ -11,21 +9,6 @@ StepResult read_back(const CrossEntropy& result) {
   return {static_cast<double>(result.loss.to_host<float>()[0]),
           result.correct.to_host<std::int32_t>()[0]};
 }
-
-// Gradients end with their step, also with one that throws: the next would add to them.
-class GradientScope {
- public:
-  explicit GradientScope(Optimizer& optimizer) : optimizer_(optimizer) {}
-  ~GradientScope() {
-    const PhaseScope phase("update");
-    optimizer_.zero_grad();
-  }
-  GradientScope(const GradientScope&) = delete;
-  GradientScope& operator=(const GradientScope&) = delete;
-
- private:
-  Optimizer& optimizer_;
-};
 
 // Lets the features go as soon as the head has them: the tape keeps what it needs.
 Tensor classify(const Trainable& trainable, const Pass& pass, Tensor features) {
@@ -54,10 +37,22 @@ DeviceBatch stage_batch(const ContextPtr& context, const Shape& sample_shape, co
   return batch;
 }
 
-StepResult train_step(const Trainable& trainable, Tensor input, const Tensor& labels,
-                      const StepOptions& options, Tensor* output) {
+GradientScope::~GradientScope() {
+  const PhaseScope phase("update");
+  optimizer_.zero_grad();
+}
+
+StepResult read_loss(const Trainable& trainable, const CrossEntropy& result,
+                     const StepOptions& options) {
+  const StepResult step = read_back(result);
+  NF_CHECK(std::isfinite(step.loss), "the loss of {} is {} (learning rate {:.3g})", trainable.name,
+           step.loss, trainable.optimizer->options().learning_rate * options.rate_factor);
+  return step;
+}
+
+StepResult add_gradients(const Trainable& trainable, Tensor input, const Tensor& labels,
+                         const StepOptions& options, double share, Tensor* output) {
   const UnitScope unit(trainable.name);
-  const GradientScope gradients(*trainable.optimizer);
   Tape tape;
   CrossEntropy result;
   {
@@ -69,10 +64,18 @@ StepResult train_step(const Trainable& trainable, Tensor input, const Tensor& la
     const Tensor logits = classify(trainable, pass, std::move(features));
     result = softmax_cross_entropy_with_gradient(&tape, logits, labels, options.label_smoothing);
   }
-  const StepResult step = read_back(result);
-  NF_CHECK(std::isfinite(step.loss), "the loss of {} is {} (learning rate {:.3g})", trainable.name,
-           step.loss, trainable.optimizer->options().learning_rate * options.rate_factor);
-  tape.backward(result.loss);
+  const StepResult step = read_loss(trainable, result, options);
+  const PhaseScope phase("backward");
+  tape.backward(result.loss, Tensor::full(result.loss.context(), {1}, share, result.loss.dtype(),
+                                          Category::activation_gradient));
+  return step;
+}
+
+StepResult train_step(const Trainable& trainable, Tensor input, const Tensor& labels,
+                      const StepOptions& options, Tensor* output) {
+  const UnitScope unit(trainable.name);
+  const GradientScope gradients(*trainable.optimizer);
+  const StepResult step = add_gradients(trainable, std::move(input), labels, options, 1.0, output);
   const PhaseScope phase("update");
   trainable.optimizer->step(options.rate_factor);
   return step;

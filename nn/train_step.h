@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "engine/ops/softmax_cross_entropy.h"
 #include "nn/module.h"
 #include "nn/optimizer.h"
 
@@ -41,6 +42,29 @@ DeviceBatch stage_batch(const ContextPtr& context, const Shape& sample_shape, co
 
 Tensor stage_images(const ContextPtr& context, const Shape& sample_shape, const float* images,
                     std::int64_t size);
+
+/// Gradients end with their step, also with one that throws: the next would add to them.
+class GradientScope {
+ public:
+  explicit GradientScope(Optimizer& optimizer) : optimizer_(optimizer) {}
+  ~GradientScope();
+  GradientScope(const GradientScope&) = delete;
+  GradientScope& operator=(const GradientScope&) = delete;
+
+ private:
+  Optimizer& optimizer_;
+};
+
+/// The loss and the correct count on the host. Throws Error naming `trainable` and the learning
+/// rate when the loss is not finite.
+StepResult read_loss(const Trainable& trainable, const CrossEntropy& result,
+                     const StepOptions& options);
+
+/// Forward, loss, backward: adds `share` times the gradient of the mean loss to the gradients of
+/// the parameters. Takes `input` over, leaves `output` and throws as train_step does, but gradients
+/// stay where they are: a GradientScope of the caller's must hold.
+StepResult add_gradients(const Trainable& trainable, Tensor input, const Tensor& labels,
+                         const StepOptions& options, double share = 1.0, Tensor* output = nullptr);
 
 /// Forward, loss, backward, update; gradients are freed. `input` is taken over, so that its memory
 /// goes as soon as the backward has used it; no gradient reaches it. The detached output of the

@@ -1,0 +1,45 @@
+// What every method has that keeps the whole net on the device and trains it with one loss.
+#pragma once
+
+#include <memory>
+
+#include "nn/fit.h"
+#include "nn/model.h"
+
+namespace nf::nn {
+
+class WholeNetTrainer : public BatchTrainer {
+ public:
+  /// Puts the model's parameters and the optimizer's state on the context; they leave it with the
+  /// trainer. Throws OutOfBudget.
+  WholeNetTrainer(ContextPtr context, Model& model, const OptimizerOptions& optimizer,
+                  std::uint64_t seed);
+  ~WholeNetTrainer() override;
+  WholeNetTrainer(const WholeNetTrainer&) = delete;
+  WholeNetTrainer& operator=(const WholeNetTrainer&) = delete;
+
+  std::vector<std::string> outputs() const override { return {model_.name()}; }
+  double learning_rate() const override { return optimizer_->options().learning_rate; }
+  std::vector<StepResult> train_batch(const Batch& batch, const StepOptions& options) override;
+  std::vector<StepResult> evaluate_batch(const Batch& batch) override;
+
+  /// The same steps on memory that the caller holds; null on a meta context. What they throw and
+  /// what they promise then is what train_step says.
+  virtual StepResult train(const float* images, const std::int32_t* labels, std::int64_t size,
+                           const StepOptions& options) = 0;
+  virtual StepResult evaluate(const float* images, const std::int32_t* labels, std::int64_t size);
+
+ protected:
+  Trainable trainable() const;
+  /// The batch on the device.
+  DeviceBatch stage(const float* images, const std::int32_t* labels, std::int64_t size) const;
+  Model& model() const { return model_; }
+  Optimizer& optimizer() const { return *optimizer_; }
+
+ private:
+  ContextPtr context_;
+  Model& model_;
+  std::unique_ptr<Optimizer> optimizer_;
+};
+
+}  // namespace nf::nn
