@@ -84,11 +84,15 @@ Shape Model::unit_input_shape(std::int64_t i, std::int64_t batch) const {
   return shape;
 }
 
+Tensor Model::classify(const Pass& pass, const Tensor& features) {
+  const UnitScope scope("head");
+  return head_->forward(pass, features);
+}
+
 Tensor Model::forward(const Pass& pass, const Tensor& x) {
   Tensor y = x;
   for (const auto& unit : units_) y = unit->forward(pass, y);
-  const UnitScope scope("head");
-  return head_->forward(pass, y);
+  return classify(pass, y);
 }
 
 Shape Model::output_shape(const Shape& x) const {

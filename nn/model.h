@@ -62,6 +62,8 @@ class Model : public Module {
   /// Shape that unit i gets; i == unit_count() stands for the head.
   Shape unit_input_shape(std::int64_t i, std::int64_t batch) const;
 
+  /// Logits (N, classes) from the last unit's output.
+  Tensor classify(const Pass& pass, const Tensor& features);
   /// Logits (N, classes).
   Tensor forward(const Pass& pass, const Tensor& x) override;
   Shape output_shape(const Shape& x) const override;

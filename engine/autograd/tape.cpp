@@ -93,7 +93,7 @@ struct Emptied {
 
 }  // namespace
 
-void Tape::backward(const Tensor& output, Tensor seed) {
+void Tape::backward(Tensor output, Tensor seed) {
   NF_CHECK(output.requires_grad() && !output.is_leaf(),
            "backward: the output {} was not computed from anything that requires a gradient",
            output.shape().str());
@@ -115,6 +115,7 @@ void Tape::backward(const Tensor& output, Tensor seed) {
                         Category::activation_gradient);
   }
   gradients.pending_[output.id()] = std::move(seed);
+  output = Tensor();
   while (!nodes_.empty()) {
     const std::unique_ptr<Node> node = std::move(nodes_.back());
     nodes_.pop_back();

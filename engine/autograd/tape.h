@@ -115,7 +115,8 @@ class Tape {
   /// `seed` is the gradient of `output`, ones when empty. Throws Error when `output` does not
   /// depend on a leaf that requires a gradient or the seed does not fit it: then the record stays.
   /// A throw on the way, OutOfBudget say, empties it too; leaves keep the gradients they got.
-  void backward(const Tensor& output, Tensor seed = {});
+  /// An output that is moved in goes before the walk begins: its memory may be large.
+  void backward(Tensor output, Tensor seed = {});
 
   const std::vector<std::unique_ptr<Node>>& nodes() const { return nodes_; }
   void clear() { nodes_.clear(); }
