@@ -3,16 +3,11 @@
 
 #include <fmt/core.h>
 
-#include <stdexcept>
 #include <string>
 
-namespace nf {
+#include "kernels/error.h"
 
-/// A broken rule: the message names the operator or file, the rule and the values, on one line.
-class Error : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
+namespace nf {
 
 /// Data from outside (a file, a cache chunk, a configuration) that is not what it should be.
 class DataError : public Error {

@@ -1,14 +1,14 @@
 // What a launch that can't be, or a fault of a kernel, throws.
 #pragma once
 
-#include <stdexcept>
+#include "kernels/error.h"
 
 namespace nf {
 
 /// The message names the kernel, the rule and the values, on one line.
-class KernelError : public std::runtime_error {
+class KernelError : public Error {
  public:
-  using std::runtime_error::runtime_error;
+  using Error::Error;
 };
 
 }  // namespace nf

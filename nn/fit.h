@@ -75,8 +75,9 @@ struct FitResult {
 
 /// Trains for `epochs` passes over `train` and evaluates on `validation` (may be null) after each.
 /// The learning rate of step s of S is the optimizers' own times schedule.factor(s, S).
-/// Throws Error naming epoch and step when a training loss is not finite, epoch and classifier when
-/// a validation loss is not.
+/// Throws Error naming epoch and step when a step throws one (a loss that is not finite, a fault of
+/// a kernel), naming epoch and classifier when a validation loss is not finite. OutOfBudget passes
+/// through as it is.
 FitResult fit(BatchTrainer& trainer, BatchSource& train, BatchSource* validation,
               const FitOptions& options, const FitObserver& observer = {});
 

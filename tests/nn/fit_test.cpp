@@ -7,8 +7,11 @@
 #include <cmath>
 #include <numbers>
 #include <set>
+#include <utility>
 
 #include "engine/error.h"
+#include "nn/bp_trainer.h"
+#include "tests/support/expect.h"
 
 namespace nf::nn {
 namespace {
@@ -49,6 +52,26 @@ class Numbers : public BatchSource {
  private:
   std::int64_t count_, batch_size_ = 1, next_ = 0;
   Batch batch_;
+};
+
+/// A set of one image of zeros with label 0.
+class OneImage : public BatchSource {
+ public:
+  explicit OneImage(const Shape& sample) : sample_(sample) {}
+
+  Shape sample_shape() const override { return sample_; }
+  std::int64_t count() const override { return 1; }
+  void start(std::int64_t, std::int64_t) override { read_ = false; }
+  const Batch* next() override {
+    if (std::exchange(read_, true)) return nullptr;
+    batch_ = {1, std::vector<float>(static_cast<std::size_t>(sample_.numel())), {0}};
+    return &batch_;
+  }
+
+ private:
+  Shape sample_;
+  Batch batch_;
+  bool read_ = false;
 };
 
 /// Two classifiers whose mean losses over a batch are its mean number and ten times that; the first
@@ -220,6 +243,30 @@ TEST(Fit, AFailedStepIsNamed) {
                                          HasSubstr("the loss of ten is nan"))));
   EXPECT_EQ(trainer.sizes.size(), 5U) << "trained on after the failure";
   EXPECT_EQ(epochs, 1);
+}
+
+/// A net that is trained on images of (H, 1, 1) and averages them into one row fewer.
+std::unique_ptr<Model> rows_model(std::int64_t rows) {
+  std::vector<std::unique_ptr<Unit>> units;
+  units.push_back(
+      std::make_unique<Unit>("rows", 1, std::make_unique<AdaptiveAvgPool>(rows - 1, 1)));
+  return std::make_unique<Model>("rows", ModelOptions{.input = {rows, 1, 1}, .classes = 2},
+                                 std::move(units), make_classifier("linear", 1, 2));
+}
+
+// Launchers refuse what their index arithmetic can't count.
+TEST(Fit, AStepWhoseKernelIsRefusedIsNamed) {
+  constexpr std::int64_t kRows = std::int64_t{1} << 16;
+  for (const test::DevicePath& path : test::device_paths()) {
+    if (path.device == DeviceKind::cpu || !path.missing().empty()) continue;
+    const auto model = rows_model(kRows);
+    BpTrainer trainer(path.context(), *model, {}, 1);
+    OneImage train({kRows, 1, 1});
+    EXPECT_THAT([&] { fit(trainer, train, nullptr, passes(1, 1)); },
+                ThrowsMessage<Error>(AllOf(HasSubstr("epoch 1 step 1 of 1: adaptive_avg_pool"),
+                                           HasSubstr("below 2^31, got 4295032832"))))
+        << path.name;
+  }
 }
 
 TEST(Fit, AValidationLossThatIsNotFiniteIsNamed) {
