@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "nn/accumulate_trainer.h"
 #include "nn/bp_trainer.h"
 
 namespace nf {
@@ -55,14 +56,34 @@ std::int64_t MemoryProfiler::block_peak(const std::vector<LocalUnit>& units,
   });
 }
 
-std::int64_t MemoryProfiler::bp_peak(nn::Model& model, const Workload& workload) {
+std::int64_t MemoryProfiler::whole_net_peak(
+    const Workload& workload, const std::function<std::unique_ptr<nn::WholeNetTrainer>()>& make) {
   return measure([&] {
-    nn::BpTrainer trainer(context_, model, optimizer_, 0);
+    const std::unique_ptr<nn::WholeNetTrainer> trainer = make();
     for (const std::int64_t size : batch_sizes(workload.train_count, workload.batch))
-      trainer.train(nullptr, nullptr, size, {});
+      trainer->train(nullptr, nullptr, size, {});
     for (const std::int64_t count : workload.evaluation_counts)
       for (const std::int64_t size : batch_sizes(count, workload.batch))
-        trainer.evaluate(nullptr, nullptr, size);
+        trainer->evaluate(nullptr, nullptr, size);
+  });
+}
+
+std::int64_t MemoryProfiler::bp_peak(nn::Model& model, const Workload& workload) {
+  return whole_net_peak(
+      workload, [&] { return std::make_unique<nn::BpTrainer>(context_, model, optimizer_, 0); });
+}
+
+std::int64_t MemoryProfiler::accumulate_peak(nn::Model& model, const Workload& workload,
+                                             std::int64_t micro_batch) {
+  return whole_net_peak(workload, [&] {
+    return std::make_unique<nn::AccumulateTrainer>(context_, model, optimizer_, 0, micro_batch);
+  });
+}
+
+std::int64_t MemoryProfiler::checkpoint_peak(nn::Model& model, const Workload& workload,
+                                             const nn::Segments& segments) {
+  return whole_net_peak(workload, [&] {
+    return std::make_unique<nn::CheckpointTrainer>(context_, model, optimizer_, 0, segments);
   });
 }
 

@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "neuroflux/local_block.h"
+#include "nn/checkpoint_trainer.h"
 #include "nn/model.h"
 
 namespace nf {
@@ -31,11 +33,27 @@ class MemoryProfiler {
                           const Workload& workload);
   /// The same of the whole net under backpropagation.
   std::int64_t bp_peak(nn::Model& model, const Workload& workload);
+  /// Under backpropagation whose batches come in micro-batches, evaluation included.
+  std::int64_t accumulate_peak(nn::Model& model, const Workload& workload,
+                               std::int64_t micro_batch);
+  /// Under backpropagation that computes activations inside segments again; without segments, in
+  /// nn::sqrt_segments.
+  std::int64_t checkpoint_peak(nn::Model& model, const Workload& workload,
+                               const nn::Segments& segments = {});
+
+  /// Segments with the least checkpoint_peak, the fewest among equals, of these candidates: even
+  /// ones of every count, and, for every bound on the activations that a segment may save for its
+  /// backward pass, those that are closed when they would exceed it.
+  nn::Segments least_segments(nn::Model& model, const Workload& workload);
 
   const ContextPtr& context() const { return context_; }
 
  private:
   std::int64_t measure(const std::function<void()>& run);
+  /// Of the trainer that `make` makes.
+  std::int64_t whole_net_peak(const Workload& workload,
+                              const std::function<std::unique_ptr<nn::WholeNetTrainer>()>& make);
+  std::vector<std::int64_t> saved_bytes(nn::Model& model, std::int64_t batch);
 
   ContextPtr context_;
   nn::OptimizerOptions optimizer_;

@@ -1,8 +1,12 @@
 // The promise that a plan makes: the bytes it predicts are the bytes a run reserves, in each phase.
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "neuroflux/local_net.h"
 #include "neuroflux/memory_profile.h"
+#include "nn/accumulate_trainer.h"
+#include "nn/bp_trainer.h"
 #include "nn/models/registry.h"
 #include "tests/neuroflux/phase_peaks.h"
 
@@ -38,6 +42,17 @@ class MemoryExactness : public testing::TestWithParam<Case> {
     const std::vector<std::int64_t> both = batch_sizes(batch() + rest(), batch());
     return {both, both};
   }
+  /// What each phase reserves, which must be what it reserves on the meta device.
+  template <typename Trainer, typename... Arguments>
+  std::vector<PhasePeak> phases_as_predicted(const MemoryProfiler& profiler, nn::Model& net,
+                                             const Arguments&... arguments) const {
+    const auto phases = [&](const ContextPtr& context) {
+      return whole_net_phases<Trainer>(context, net, optimizer(), sizes(), arguments...);
+    };
+    std::vector<PhasePeak> measured = phases(Context::create(device()));
+    EXPECT_EQ(phases(profiler.context()), measured);
+    return measured;
+  }
   Workload workload(bool fills_cache) const {
     return {batch(), batch() + rest(), {batch() + rest()}, fills_cache};
   }
@@ -46,12 +61,32 @@ class MemoryExactness : public testing::TestWithParam<Case> {
 TEST_P(MemoryExactness, BackpropagationReservesWhatWasPredicted) {
   const auto net = model();
   MemoryProfiler profiler(device(), optimizer());
-  const std::vector<PhasePeak> predicted =
-      bp_phases(profiler.context(), *net, optimizer(), sizes());
-  const std::vector<PhasePeak> measured =
-      bp_phases(Context::create(device()), *net, optimizer(), sizes());
-  EXPECT_EQ(predicted, measured);
+  const std::vector<PhasePeak> measured = phases_as_predicted<nn::BpTrainer>(profiler, *net);
   EXPECT_EQ(profiler.bp_peak(*net, workload(false)), most_reserved(measured));
+}
+
+TEST_P(MemoryExactness, AccumulationReservesWhatWasPredicted) {
+  const auto net = model();
+  MemoryProfiler profiler(device(), optimizer());
+  // The whole batch, two micro-batches of which one is short, single samples.
+  for (const std::int64_t micro_batch : std::set<std::int64_t>{batch(), batch() / 2 + 1, 1}) {
+    const std::vector<PhasePeak> measured =
+        phases_as_predicted<nn::AccumulateTrainer>(profiler, *net, micro_batch);
+    EXPECT_EQ(profiler.accumulate_peak(*net, workload(false), micro_batch), most_reserved(measured))
+        << "micro-batches of " << micro_batch;
+  }
+}
+
+TEST_P(MemoryExactness, RecomputationReservesWhatWasPredicted) {
+  const auto net = model();
+  MemoryProfiler profiler(device(), optimizer());
+  for (const std::int64_t count : {std::int64_t{1}, std::int64_t{2}, net->unit_count()}) {
+    const nn::Segments segments = nn::even_segments(net->unit_count(), count);
+    const std::vector<PhasePeak> measured =
+        phases_as_predicted<nn::CheckpointTrainer>(profiler, *net, segments);
+    EXPECT_EQ(profiler.checkpoint_peak(*net, workload(false), segments), most_reserved(measured))
+        << count << " segments";
+  }
 }
 
 TEST_P(MemoryExactness, EachUnitsLocalStepReservesWhatWasPredicted) {

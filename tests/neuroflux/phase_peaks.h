@@ -79,14 +79,16 @@ class PhaseRecorder {
   std::vector<PhasePeak> peaks_;
 };
 
-/// End-to-end backpropagation from an empty pool.
-inline std::vector<PhasePeak> bp_phases(const ContextPtr& context, nn::Model& model,
+/// A trainer of the whole net, made with `arguments` more, from an empty pool.
+template <typename Trainer, typename... Arguments>
+std::vector<PhasePeak> whole_net_phases(const ContextPtr& context, nn::Model& model,
                                         const nn::OptimizerOptions& optimizer,
-                                        const BatchSizes& sizes) {
+                                        const BatchSizes& sizes, const Arguments&... arguments) {
   PhaseRecorder phases(context, model.options().input, sizes.largest());
-  std::unique_ptr<nn::BpTrainer> trainer;
-  phases.run("place",
-             [&] { trainer = std::make_unique<nn::BpTrainer>(context, model, optimizer, 1); });
+  std::unique_ptr<Trainer> trainer;
+  phases.run("place", [&] {
+    trainer = std::make_unique<Trainer>(context, model, optimizer, 1, arguments...);
+  });
   for (const std::int64_t size : sizes.train)
     phases.run(fmt::format("train {}", size),
                [&] { trainer->train(phases.images(), phases.labels(), size, {}); });
@@ -94,6 +96,12 @@ inline std::vector<PhasePeak> bp_phases(const ContextPtr& context, nn::Model& mo
     phases.run(fmt::format("evaluate {}", size),
                [&] { trainer->evaluate(phases.images(), phases.labels(), size); });
   return std::move(phases).peaks();
+}
+
+inline std::vector<PhasePeak> bp_phases(const ContextPtr& context, nn::Model& model,
+                                        const nn::OptimizerOptions& optimizer,
+                                        const BatchSizes& sizes) {
+  return whole_net_phases<nn::BpTrainer>(context, model, optimizer, sizes);
 }
 
 /// A block: training, evaluation and, where it `fills_cache`, its outputs for the next block.
