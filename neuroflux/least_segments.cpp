@@ -1,69 +1,57 @@
-// The segments for backpropagation with recomputation that take the least memory.
-#include <set>
+// The segments with which backpropagation that computes activations again takes the least memory.
+#include <algorithm>
+#include <map>
+#include <tuple>
 
 #include "neuroflux/memory_profile.h"
 
 namespace nf {
 namespace {
 
-// A segment ends where the next unit would take it beyond `most`.
-nn::Segments bounded_segments(const std::vector<std::int64_t>& bytes, std::int64_t most) {
-  nn::Segments segments{0};
-  std::int64_t sum = 0;
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
-    if (i > 0 && sum + bytes[i] > most) {
-      segments.push_back(static_cast<std::int64_t>(i));
-      sum = 0;
-    }
-    sum += bytes[i];
-  }
+// With a segment that begins at `unit` where there was none, without it where there was.
+nn::Segments toggled(nn::Segments segments, std::int64_t unit) {
+  const auto at = std::lower_bound(segments.begin(), segments.end(), unit);
+  if (at != segments.end() && *at == unit)
+    segments.erase(at);
+  else
+    segments.insert(at, unit);
   return segments;
 }
 
-std::set<nn::Segments> candidates(const std::vector<std::int64_t>& bytes) {
-  std::set<nn::Segments> all;
-  const std::int64_t units = std::ssize(bytes);
-  for (std::int64_t count = 1; count <= units; ++count) all.insert(nn::even_segments(units, count));
-  // No other bound gives other segments than the sums of consecutive units.
-  for (std::size_t from = 0; from < bytes.size(); ++from) {
-    std::int64_t sum = 0;
-    for (std::size_t to = from; to < bytes.size(); ++to) {
-      sum += bytes[to];
-      all.insert(bounded_segments(bytes, sum));
-    }
+// Those that differ in one border or in two: a border that moves is two.
+std::vector<nn::Segments> neighbours(const nn::Segments& segments, std::int64_t units) {
+  std::vector<nn::Segments> all;
+  for (std::int64_t unit = 1; unit < units; ++unit) {
+    const nn::Segments one = toggled(segments, unit);
+    all.push_back(one);
+    for (std::int64_t other = 1; other < unit; ++other) all.push_back(toggled(one, other));
   }
   return all;
 }
 
 }  // namespace
 
-std::vector<std::int64_t> MemoryProfiler::saved_bytes(nn::Model& model, std::int64_t batch) {
-  std::vector<std::int64_t> bytes;
-  model.materialize(context_, 0);
-  try {
-    for (std::int64_t i = 0; i < model.unit_count(); ++i) {
-      Tape tape;
-      const Tensor x = Tensor::empty(context_, model.unit_input_shape(i, batch));
-      model.unit(i).forward({.tape = &tape, .training = true}, x);
-      bytes.push_back(tape.saved_bytes());
-    }
-  } catch (...) {
-    model.release();
-    throw;
-  }
-  model.release();
-  return bytes;
-}
-
 nn::Segments MemoryProfiler::least_segments(nn::Model& model, const Workload& workload) {
-  nn::Segments best;
-  std::int64_t least = 0;
-  for (const nn::Segments& segments : candidates(saved_bytes(model, workload.batch))) {
-    const std::int64_t peak = checkpoint_peak(model, workload, segments);
-    if (!best.empty() && (peak > least || (peak == least && segments.size() >= best.size())))
-      continue;
-    best = segments;
-    least = peak;
+  const std::int64_t units = model.unit_count();
+  std::map<nn::Segments, std::int64_t> peaks;
+  const auto cost = [&](const nn::Segments& segments) {
+    auto [entry, fresh] = peaks.try_emplace(segments);
+    if (fresh) entry->second = checkpoint_peak(model, workload, segments);
+    return std::tuple(entry->second, segments.size());
+  };
+  // Early units save the most, so even segments are rarely the best, but each leads to others.
+  nn::Segments best{0};
+  for (std::int64_t count = 1; count <= units; ++count) {
+    nn::Segments here = nn::even_segments(units, count);
+    for (bool better = true; better;) {
+      better = false;
+      for (const nn::Segments& other : neighbours(here, units))
+        if (cost(other) < cost(here)) {
+          here = other;
+          better = true;
+        }
+    }
+    best = std::min(best, here, [&](const auto& a, const auto& b) { return cost(a) < cost(b); });
   }
   return best;
 }

@@ -27,7 +27,8 @@ struct Case {
 
 class LeastSegments : public testing::TestWithParam<Case> {};
 
-// Found by bounds, not by trying all: but for these nets, what all others take is no less.
+// Not all are tried, but for these nets what any other takes is no less. (For MobileNetV1's 14
+// units the search ends up to 1.2% above the least.)
 TEST_P(LeastSegments, TakeNoMoreThanAnyOther) {
   const auto net = nn::make_model(GetParam().model, {.width = GetParam().width});
   MemoryProfiler profiler({.threads = 1}, {});
@@ -51,8 +52,8 @@ TEST_P(LeastSegments, TakeNoMoreThanAnyOther) {
 
 INSTANTIATE_TEST_SUITE_P(Models, LeastSegments,
                          testing::Values(Case{"vgg11", 1, 0.25}, Case{"vgg11", 64, 0.25},
-                                         Case{"vgg11", 16, 1.0}, Case{"resnet18", 32, 0.25},
-                                         Case{"resnet18", 128, 1.0}),
+                                         Case{"vgg11", 16, 1.0}, Case{"vgg16", 16, 1.0},
+                                         Case{"resnet18", 32, 0.25}, Case{"resnet18", 128, 1.0}),
                          [](const auto& info) {
                            return fmt::format("{}_{}_{:.0f}", info.param.model, info.param.batch,
                                               100 * info.param.width);

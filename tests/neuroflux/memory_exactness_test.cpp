@@ -68,8 +68,10 @@ TEST_P(MemoryExactness, BackpropagationReservesWhatWasPredicted) {
 TEST_P(MemoryExactness, AccumulationReservesWhatWasPredicted) {
   const auto net = model();
   MemoryProfiler profiler(device(), optimizer());
-  // The whole batch, two micro-batches of which one is short, single samples.
-  for (const std::int64_t micro_batch : std::set<std::int64_t>{batch(), batch() / 2 + 1, 1}) {
+  // Of a batch of 7: the whole, 5 and 2, single samples.
+  const std::int64_t most = batch();
+  for (const std::int64_t micro_batch :
+       std::set<std::int64_t>{most, most / 2 + 2, (most + 6) / 7}) {
     const std::vector<PhasePeak> measured =
         phases_as_predicted<nn::AccumulateTrainer>(profiler, *net, micro_batch);
     EXPECT_EQ(profiler.accumulate_peak(*net, workload(false), micro_batch), most_reserved(measured))
