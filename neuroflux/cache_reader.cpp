@@ -96,15 +96,10 @@ void CacheReader::start(std::int64_t batch, std::int64_t epoch) {
 }
 
 void CacheReader::read_ahead() {
-  // Hints this far ahead keep several requests in flight though one thread reads.
-  constexpr std::size_t kHintedChunks = 4;
   try {
     for (std::size_t position = 0; position < order_.size(); ++position) {
       std::size_t slot = 0;
       if (!acquire(slot)) return;
-      const std::size_t hinted = position + kHintedChunks;
-      for (std::size_t i = position == 0 ? 1 : hinted; i <= hinted && i < order_.size(); ++i)
-        data_.prefetch(layout_.offset(order_[i]), layout_.payload(order_[i]));
       load(slots_[slot], order_[position]);
       {
         const std::lock_guard lock(mutex_);

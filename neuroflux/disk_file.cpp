@@ -5,19 +5,16 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <limits>
 #include <system_error>
 #include <utility>
 
 #include "engine/error.h"
+#include "neuroflux/storage_transfer.h"
 
 namespace nf {
 namespace {
-
-// Linux moves at most this much in one call; asking for less than 2^31 also keeps ssize_t simple.
-constexpr std::size_t kMostPerCall = std::size_t{1} << 30;
 
 std::string reason(int code) { return std::generic_category().message(code); }
 
@@ -35,10 +32,14 @@ int flags_of(DiskFile::Mode mode) {
 
 }  // namespace
 
-DiskFile::DiskFile(std::filesystem::path path, Mode mode) : path_(std::move(path)) {
-  do {
-    descriptor_ = ::open(path_.c_str(), flags_of(mode) | O_CLOEXEC, 0666);
-  } while (descriptor_ < 0 && errno == EINTR);
+DiskFile::DiskFile(std::filesystem::path path, Mode mode, Access access) : path_(std::move(path)) {
+  int direct = access == Access::direct ? O_DIRECT : 0;
+  while ((descriptor_ = ::open(path_.c_str(), flags_of(mode) | direct | O_CLOEXEC, 0666)) < 0) {
+    if (errno == EINVAL && direct != 0)
+      direct = 0;
+    else if (errno != EINTR)
+      break;
+  }
   if (descriptor_ >= 0) return;
   const int code = errno;
   if (mode == Mode::read) fail_data("file: cannot open {}: {}", path_.string(), reason(code));
@@ -61,6 +62,16 @@ void DiskFile::close() noexcept {
   if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
 }
 
+bool DiskFile::direct() const noexcept {
+  const int flags = ::fcntl(descriptor_, F_GETFL);
+  return flags >= 0 && (flags & O_DIRECT) != 0;
+}
+
+void DiskFile::leave_direct() const noexcept {
+  const int flags = ::fcntl(descriptor_, F_GETFL);
+  if (flags >= 0) ::fcntl(descriptor_, F_SETFL, flags & ~O_DIRECT);
+}
+
 std::int64_t DiskFile::size() const {
   struct stat status {};
   if (::fstat(descriptor_, &status) != 0) {
@@ -71,32 +82,15 @@ std::int64_t DiskFile::size() const {
 }
 
 void DiskFile::read_at(std::int64_t offset, std::span<std::byte> bytes) const {
-  while (!bytes.empty()) {
-    const ssize_t got =
-        ::pread(descriptor_, bytes.data(), std::min(bytes.size(), kMostPerCall), offset);
-    const int code = errno;
-    if (got < 0 && code == EINTR) continue;
-    if (got < 0)
-      fail_data("file: cannot read {} at byte {}: {}", path_.string(), offset, reason(code));
-    if (got == 0)
-      fail_data("file: {} ends at byte {}, {} more expected", path_.string(), offset, bytes.size());
-    offset += got;
-    bytes = bytes.subspan(static_cast<std::size_t>(got));
-  }
+  StorageTransfer transfer(*this, offset, bytes, 0);
+  transfer_now(transfer);
+  if (!transfer.error().empty()) throw DataError(transfer.error());
 }
 
 void DiskFile::write_at(std::int64_t offset, std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t put =
-        ::pwrite(descriptor_, bytes.data(), std::min(bytes.size(), kMostPerCall), offset);
-    if (put < 0 && errno == EINTR) continue;
-    // A write of nothing would loop for ever; POSIX lets a device answer so.
-    const int code = put == 0 ? EIO : errno;
-    if (put <= 0)
-      fail("file: cannot write {} at byte {}: {}", path_.string(), offset, reason(code));
-    offset += put;
-    bytes = bytes.subspan(static_cast<std::size_t>(put));
-  }
+  StorageTransfer transfer(*this, offset, bytes, 0);
+  transfer_now(transfer);
+  if (!transfer.error().empty()) throw Error(transfer.error());
 }
 
 void DiskFile::reserve(std::int64_t bytes) {
@@ -112,10 +106,6 @@ void DiskFile::sync() {
   if (::fsync(descriptor_) == 0) return;
   const int code = errno;
   fail("file: cannot sync {}: {}", path_.string(), reason(code));
-}
-
-void DiskFile::prefetch(std::int64_t offset, std::int64_t bytes) const noexcept {
-  ::posix_fadvise(descriptor_, offset, bytes, POSIX_FADV_WILLNEED);
 }
 
 std::string read_file(const std::filesystem::path& path) {

@@ -1,4 +1,4 @@
-// Files by descriptor and offset: whole reads and writes, reservation.
+// Files by descriptor and offset: whole reads and writes, reservation, direct access.
 #pragma once
 
 #include <cstddef>
@@ -9,20 +9,30 @@
 
 namespace nf {
 
+/// What offset, size and address of a request must be a multiple of for it to go past the page
+/// cache.
+inline constexpr std::int64_t kDiskBlock = 4096;
+
 /// Owns one descriptor. Failures to read throw DataError, failures to write Error; both name the
 /// file, the byte and the system's reason. Calls at different offsets may run in parallel.
 class DiskFile {
  public:
   enum class Mode : std::uint8_t { read, write, create };
+  enum class Access : std::uint8_t { buffered, direct };
 
   DiskFile() = default;
   /// `create` makes an empty file or empties an existing one; `write` needs an existing one.
-  DiskFile(std::filesystem::path path, Mode mode);
+  /// `direct` asks the system to go past its page cache; where it refuses, the file is buffered.
+  DiskFile(std::filesystem::path path, Mode mode, Access access = Access::buffered);
   DiskFile(DiskFile&& other) noexcept;
   DiskFile& operator=(DiskFile&& other) noexcept;
   ~DiskFile();
 
   const std::filesystem::path& path() const { return path_; }
+  int descriptor() const { return descriptor_; }
+  bool direct() const noexcept;
+  /// From now on buffered: for requests that direct access does not allow. Any thread may call it.
+  void leave_direct() const noexcept;
   /// In bytes.
   std::int64_t size() const;
   /// Fills `bytes` from `offset` on; the file ending earlier is a DataError.
@@ -33,8 +43,6 @@ class DiskFile {
   void reserve(std::int64_t bytes);
   /// Returns when data and length are on storage.
   void sync();
-  /// Asks the system to begin reading; only a hint.
-  void prefetch(std::int64_t offset, std::int64_t bytes) const noexcept;
   /// Lets go of the descriptor; what must be on storage is synced before.
   void close() noexcept;
 

@@ -22,7 +22,7 @@ configure_package_config_file(tools/cmake/NeuroFluxConfig.cmake.in
 write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/NeuroFluxConfigVersion.cmake
   COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/NeuroFluxConfig.cmake
-  ${CMAKE_CURRENT_BINARY_DIR}/NeuroFluxConfigVersion.cmake tools/cmake/FindxxHash.cmake
+  ${CMAKE_CURRENT_BINARY_DIR}/NeuroFluxConfigVersion.cmake tools/cmake/FindxxHash.cmake tools/cmake/Findliburing.cmake
   DESTINATION ${package_folder} COMPONENT development)
 
 if(TARGET neuroflux)
