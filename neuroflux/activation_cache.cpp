@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <limits>
 #include <span>
 #include <system_error>
 #include <utility>
@@ -40,36 +41,35 @@ void check_cache_folder(const std::filesystem::path& folder, std::int64_t bytes)
   remove_made();
 }
 
-CacheWriter::CacheWriter(std::filesystem::path folder, CacheSpec spec)
-    : folder_(std::move(folder)),
-      layout_(cache_layout(spec)),
-      files_(cache_files(folder_, spec.name)),
+CacheWriter::CacheWriter(std::filesystem::path folder, CacheSpec spec, CacheWriteOptions options)
+    : layout_(cache_layout(spec)),
       manifest_{.spec = std::move(spec), .chunk_checksums = {}, .labels_checksum = 0} {
-  const std::string& name = manifest_.spec.name;
-  const std::int64_t need = cache_bytes(manifest_.spec);
-  std::error_code code;
-  made_folder_ = std::filesystem::create_directories(folder_, code);
-  NF_CHECK(!code, "activation cache '{}': cannot make folder {}: {}", name, folder_.string(),
-           code.message());
-  try {
-    remove_cache(folder_, name);
-    const std::int64_t have = free_bytes(folder_);
-    NF_CHECK(need <= have, "activation cache '{}': needs {} bytes in {}, {} are free", name, need,
-             folder_.string(), have);
-    data_ = DiskFile(files_.data, DiskFile::Mode::create);
-    data_.reserve(layout_.data_bytes);
-    labels_file_ = DiskFile(files_.labels, DiskFile::Mode::create);
-    labels_file_.reserve(layout_.label_bytes);
-    chunk_.resize(static_cast<std::size_t>(layout_.chunk_stride));
-    labels_.reserve(static_cast<std::size_t>(layout_.count));
-  } catch (...) {
-    discard();
-    throw;
-  }
+  const std::string what = fmt::format("activation cache '{}'", manifest_.spec.name);
+  const std::int64_t least = least_host_bytes(manifest_.spec);
+  std::int64_t left = std::numeric_limits<std::int64_t>::max();
+  if (options.host_limit_bytes > 0) left = options.host_limit_bytes;
+  NF_CHECK(least <= left, "{}: writing takes {} bytes of host memory at the least, the limit is {}",
+           what, least, options.host_limit_bytes);
+  NF_CHECK(options.buffers >= 1, "{}: {} buffers to write from, at least 1 expected", what,
+           options.buffers);
+  if (options.host != nullptr) left = std::min(left, options.host->left());
+  const std::int64_t more = std::max<std::int64_t>(0, left - least) / layout_.chunk_stride;
+  const std::int64_t buffers = 1 + std::min({options.buffers - 1, more, layout_.chunks - 1});
+  charge_ = HostCharge(options.host, least + (buffers - 1) * layout_.chunk_stride, what);
+  sink_ =
+      std::make_unique<DiskChunkSink>(std::move(folder), manifest_.spec, options.storage, buffers);
+  labels_.reserve(static_cast<std::size_t>(layout_.count));
 }
 
-CacheWriter::~CacheWriter() {
-  if (state_ != State::closed) discard();
+CacheWriter::CacheWriter(std::unique_ptr<ChunkSink> sink, CacheSpec spec)
+    : layout_(cache_layout(spec)),
+      manifest_{.spec = std::move(spec), .chunk_checksums = {}, .labels_checksum = 0},
+      sink_(std::move(sink)) {}
+
+std::int64_t CacheWriter::least_host_bytes(const CacheSpec& spec) {
+  const CacheLayout layout = cache_layout(spec);
+  return layout.chunk_stride + layout.label_bytes +
+         layout.chunks * static_cast<std::int64_t>(sizeof(std::uint64_t));
 }
 
 void CacheWriter::append(const float* samples, const std::int32_t* labels, std::int64_t n) {
@@ -84,6 +84,7 @@ void CacheWriter::append(const float* samples, const std::int32_t* labels, std::
   state_ = State::broken;
   labels_.insert(labels_.end(), labels, labels + n);
   while (n > 0) {
+    if (chunk_.empty()) chunk_ = sink_->room();
     const std::int64_t taken = std::min(n, layout_.samples_per_chunk - filled_);
     const std::int64_t values = taken * layout_.sample_values;
     encode_values({samples, static_cast<std::size_t>(values)}, spec.dtype,
@@ -91,20 +92,18 @@ void CacheWriter::append(const float* samples, const std::int32_t* labels, std::
     samples += values;
     filled_ += taken;
     n -= taken;
-    if (filled_ == layout_.samples_per_chunk) write_chunk();
+    if (filled_ == layout_.samples_per_chunk) put_chunk();
   }
   state_ = State::open;
 }
 
-void CacheWriter::write_chunk() {
+void CacheWriter::put_chunk() {
   const auto chunk = static_cast<std::int64_t>(manifest_.chunk_checksums.size());
   const auto payload = static_cast<std::size_t>(filled_ * layout_.sample_bytes);
-  const std::int64_t offset = layout_.offset(chunk);
-  const std::int64_t end = std::min(offset + layout_.chunk_stride, layout_.data_bytes);
-  std::fill(chunk_.begin() + static_cast<std::ptrdiff_t>(payload), chunk_.end(), std::byte{0});
-  const std::span<const std::byte> bytes(chunk_);
-  data_.write_at(offset, bytes.first(static_cast<std::size_t>(end - offset)));
-  manifest_.chunk_checksums.push_back(hash_bytes(bytes.first(payload)));
+  std::ranges::fill(chunk_.subspan(payload), std::byte{0});
+  manifest_.chunk_checksums.push_back(hash_bytes(chunk_.first(payload)));
+  sink_->put(chunk);
+  chunk_ = {};
   filled_ = 0;
 }
 
@@ -116,27 +115,10 @@ void CacheWriter::close() {
   NF_CHECK(have == layout_.count, "activation cache '{}': close after {} of {} samples",
            manifest_.spec.name, have, layout_.count);
   state_ = State::broken;
-  if (filled_ > 0) write_chunk();
-  const auto label_bytes = std::as_bytes(std::span(labels_));
-  labels_file_.write_at(0, label_bytes);
-  manifest_.labels_checksum = hash_bytes(label_bytes);
-  data_.sync();
-  labels_file_.sync();
-  data_.close();
-  labels_file_.close();
-  write_manifest(files_.manifest, manifest_);
+  if (filled_ > 0) put_chunk();
+  manifest_.labels_checksum = hash_bytes(std::as_bytes(std::span(labels_)));
+  sink_->finish(manifest_, labels_);
   state_ = State::closed;
-}
-
-void CacheWriter::discard() noexcept {
-  data_.close();
-  labels_file_.close();
-  std::error_code ignored;
-  std::filesystem::remove(files_.manifest, ignored);
-  std::filesystem::remove(files_.data, ignored);
-  std::filesystem::remove(files_.labels, ignored);
-  // Only an empty folder can be removed so, and only one that was not there before.
-  if (made_folder_) std::filesystem::remove(folder_, ignored);
 }
 
 }  // namespace nf

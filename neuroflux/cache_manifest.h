@@ -41,6 +41,10 @@ struct CacheLayout {
   std::int64_t offset(std::int64_t chunk) const { return chunk * chunk_stride; }
   /// Bytes of the chunk's samples; its checksum covers these and not the padding.
   std::int64_t payload(std::int64_t chunk) const { return samples(chunk) * sample_bytes; }
+  /// With the padding.
+  std::int64_t stored(std::int64_t chunk) const {
+    return chunk + 1 < chunks ? chunk_stride : data_bytes - offset(chunk);
+  }
 };
 
 /// Throws Error for a spec that can't be stored: a name with more than

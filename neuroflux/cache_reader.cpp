@@ -1,70 +1,73 @@
+#include "neuroflux/cache_reader.h"
+
 #include <algorithm>
+#include <limits>
 #include <span>
 #include <utility>
 
 #include "engine/error.h"
-#include "engine/random.h"
 #include "engine/timer.h"
-#include "neuroflux/activation_cache.h"
 
 namespace nf {
+namespace {
+
+constexpr std::int64_t kBatches = 2;  // one that the consumer has, one in the making
+
+// In order, a window would only make the first batch wait for more chunks.
+std::int64_t window_of(const CacheReadOptions& options, const CacheLayout& layout) {
+  return std::min(options.shuffle ? options.window_chunks : 1, layout.chunks);
+}
+
+std::int64_t batch_bytes(const CacheLayout& layout, std::int64_t batch) {
+  constexpr std::int64_t kFloat = sizeof(float), kLabel = sizeof(std::int32_t);
+  return std::min(batch, layout.count) * (layout.sample_values * kFloat + kLabel);
+}
+
+// Of an epoch's buffers, when nothing is read ahead of a window.
+std::int64_t epoch_bytes(const CacheLayout& layout, std::int64_t window, std::int64_t buffer_bytes,
+                         std::int64_t batch) {
+  constexpr std::int64_t kCount = sizeof(std::int64_t);
+  return window * buffer_bytes + kBatches * batch_bytes(layout, batch) +
+         CacheOrder::host_bytes(layout, window) + layout.chunks * kCount;
+}
+
+}  // namespace
 
 CacheReader::CacheReader(std::filesystem::path folder, const std::string& name,
                          CacheReadOptions options)
-    : folder_(std::move(folder)),
-      options_(std::move(options)),
-      manifest_(read_manifest(cache_files(folder_, name).manifest)),
-      layout_(cache_layout(manifest_.spec)),
-      files_(cache_files(folder_, name)),
-      data_(files_.data, DiskFile::Mode::read) {
-  const CacheSpec& spec = manifest_.spec;
+    : CacheReader(std::make_unique<DiskChunkSource>(std::move(folder), name, options.storage),
+                  options) {}
+
+CacheReader::CacheReader(std::unique_ptr<ChunkSource> source, CacheReadOptions options)
+    : options_(std::move(options)),
+      source_(std::move(source)),
+      layout_(cache_layout(spec())),
+      batches_(static_cast<std::size_t>(kBatches)) {
   NF_CHECK(options_.window_chunks >= 1 && options_.read_ahead_chunks >= 1,
            "activation cache '{}': window of {} chunks and {} read ahead, at least 1 each expected",
-           name, options_.window_chunks, options_.read_ahead_chunks);
-  if (spec.name != name)
-    fail_data("activation cache: manifest {} is of cache '{}'", files_.manifest.string(),
-              spec.name);
-  if (options_.provenance && *options_.provenance != spec.provenance)
-    fail_data("activation cache: manifest {} has provenance {:016x}, {:016x} expected",
-              files_.manifest.string(), spec.provenance, *options_.provenance);
-  const DiskFile labels(files_.labels, DiskFile::Mode::read);
-  const auto check_size = [](const DiskFile& file, std::int64_t bytes) {
-    if (const std::int64_t found = file.size(); found != bytes)
-      fail_data("activation cache: {} has {} bytes, its manifest says {}", file.path().string(),
-                found, bytes);
-  };
-  check_size(data_, layout_.data_bytes);
-  check_size(labels, layout_.label_bytes);
-  labels_.resize(static_cast<std::size_t>(spec.count));
-  const auto label_bytes = std::as_writable_bytes(std::span(labels_));
-  labels.read_at(0, label_bytes);
-  if (const std::uint64_t found = hash_bytes(label_bytes); found != manifest_.labels_checksum)
-    fail_data("activation cache: {} has checksum {:016x}, its manifest says {:016x}",
-              files_.labels.string(), found, manifest_.labels_checksum);
-
-  // In order, a window would only make the first batch wait for more chunks.
-  const std::int64_t window = options_.shuffle ? options_.window_chunks : 1;
-  options_.window_chunks = std::min(window, layout_.chunks);
-  const std::int64_t ahead =
-      std::min(options_.read_ahead_chunks, layout_.chunks - options_.window_chunks);
-  slots_.resize(static_cast<std::size_t>(options_.window_chunks + ahead));
-  for (Slot& slot : slots_)
-    slot.values.resize(static_cast<std::size_t>(layout_.samples_per_chunk * layout_.sample_values));
-  if (spec.dtype != DType::f32) stored_.resize(static_cast<std::size_t>(layout_.payload(0)));
-  slot_of_.resize(static_cast<std::size_t>(layout_.chunks));
+           spec().name, options_.window_chunks, options_.read_ahead_chunks);
+  if (options_.provenance && *options_.provenance != spec().provenance)
+    fail_data("activation cache: {} has provenance {:016x}, {:016x} expected", source_->where(),
+              spec().provenance, *options_.provenance);
+  options_.window_chunks = window_of(options_, layout_);
+  kept_ = HostCharge(options_.host, source_->fixed_host_bytes(),
+                     fmt::format("activation cache '{}'", spec().name));
 }
 
 CacheReader::~CacheReader() { stop(); }
 
-void CacheReader::stop() {
+void CacheReader::stop() noexcept {
   active_ = false;
-  if (!thread_.joinable()) return;
-  {
-    const std::lock_guard lock(mutex_);
-    cancel_ = true;
+  if (thread_.joinable()) {
+    {
+      const std::lock_guard lock(mutex_);
+      cancel_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
   }
-  changed_.notify_all();
-  thread_.join();
+  for (nn::Batch& batch : batches_) batch = {};
+  epoch_ = HostCharge();
 }
 
 void CacheReader::start(std::int64_t batch, std::int64_t epoch) {
@@ -72,205 +75,152 @@ void CacheReader::start(std::int64_t batch, std::int64_t epoch) {
            batch);
   stop();
   batch_size_ = std::min(batch, layout_.count);
-  key_ = random_key(options_.seed, Purpose::shuffle, static_cast<std::uint64_t>(epoch));
-  order_.resize(static_cast<std::size_t>(layout_.chunks));
-  if (options_.shuffle) {
-    RandomStream random(key_, 0);
-    order_ = permutation(layout_.chunks, random);
-  } else {
-    for (std::size_t i = 0; i < order_.size(); ++i) order_[i] = static_cast<std::int64_t>(i);
-  }
+  // As many chunks ahead as the limits leave room for, none at the least.
+  const std::int64_t window = options_.window_chunks, each = source_->buffer_bytes();
+  const std::int64_t least = epoch_bytes(layout_, window, each, batch_size_);
+  std::int64_t left = std::numeric_limits<std::int64_t>::max();
+  if (options_.host_limit_bytes > 0) left = options_.host_limit_bytes - kept_.bytes();
+  NF_CHECK(least <= left,
+           "activation cache '{}': reading batches of {} takes {} bytes of host memory at the "
+           "least, the limit is {}",
+           spec().name, batch_size_, kept_.bytes() + least, options_.host_limit_bytes);
+  if (options_.host != nullptr) left = std::min(left, options_.host->left());
+  std::int64_t ahead = std::min(options_.read_ahead_chunks, layout_.chunks - window);
+  if (each > 0 && left >= least) ahead = std::min(ahead, (left - least) / each);
+  epoch_ =
+      HostCharge(options_.host, least + (left >= least ? ahead * each : 0),
+                 fmt::format("activation cache '{}', batches of {}", spec().name, batch_size_));
+
+  order_ = CacheOrder(layout_, {options_.shuffle, options_.seed, window}, epoch);
+  unused_.resize(order_.chunks().size());
+  for (std::size_t i = 0; i < unused_.size(); ++i) unused_[i] = layout_.samples(order_.chunks()[i]);
   delivered_ = 0;
-  window_.clear();
-  cursor_ = 0;
-  windows_ = 0;
-  ready_ = 0;
   // No thread runs now, so the shared part needs no lock.
   cancel_ = false;
-  loaded_ = 0;
+  damaged_ = nullptr;
+  made_ = handed_ = back_ = 0;
   failure_ = nullptr;
-  free_.clear();
-  for (std::size_t i = slots_.size(); i > 0; --i) free_.push_back(i - 1);
-  thread_ = std::thread([this] { read_ahead(); });
+  thread_ = std::thread([this, buffers = window + ahead] {
+    try {
+      source_->begin(order_.chunks(), buffers);
+      read();
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      failure_ = std::current_exception();
+    }
+    // Here, as the kernel gives up the requests of a thread that is gone.
+    source_->end();
+    changed_.notify_all();
+  });
   active_ = true;
 }
 
-void CacheReader::read_ahead() {
-  try {
-    for (std::size_t position = 0; position < order_.size(); ++position) {
-      std::size_t slot = 0;
-      if (!acquire(slot)) return;
-      load(slots_[slot], order_[position]);
-      {
-        const std::lock_guard lock(mutex_);
-        slot_of_[position] = slot;
-        ++loaded_;
-      }
-      changed_.notify_all();
+void CacheReader::read() {
+  const std::int64_t count = (layout_.count + batch_size_ - 1) / batch_size_;
+  for (std::int64_t number = 0; number < count; ++number) {
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return cancel_ || number - back_ < kBatches; });
+      if (cancel_) return;
     }
-  } catch (...) {
+    const std::int64_t n = std::min(batch_size_, layout_.count - number * batch_size_);
+    if (!make_batch(batches_[static_cast<std::size_t>(number % kBatches)], n)) return;
+    source_->advance();
     {
       const std::lock_guard lock(mutex_);
-      failure_ = std::current_exception();
+      made_ = number + 1;
     }
     changed_.notify_all();
   }
 }
 
-bool CacheReader::acquire(std::size_t& slot) {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return cancel_ || !free_.empty(); });
-  if (cancel_) return false;
-  slot = free_.back();
-  free_.pop_back();
+bool CacheReader::make_batch(nn::Batch& batch, std::int64_t n) {
+  batch.size = n;
+  batch.images.resize(static_cast<std::size_t>(n * layout_.sample_values));
+  batch.labels.resize(static_cast<std::size_t>(n));
+  const auto values = static_cast<std::size_t>(layout_.sample_values);
+  for (std::size_t i = 0; i < batch.labels.size(); ++i) {
+    const auto [position, index] = order_.next();
+    const std::int64_t chunk = order_.chunks()[static_cast<std::size_t>(position)];
+    ChunkSource::Chunk& held = source_->get(position);
+    if (!held.damage.empty() && !repaired(held, chunk)) return false;
+    decode_values(held.bytes.data() + index * layout_.sample_bytes, spec().dtype,
+                  std::span(batch.images).subspan(i * values, values));
+    batch.labels[i] =
+        source_->labels()[static_cast<std::size_t>(layout_.first_sample(chunk) + index)];
+    if (--unused_[static_cast<std::size_t>(position)] > 0) continue;
+    bytes_read_ += layout_.payload(chunk);
+    source_->release(position);
+  }
   return true;
 }
 
-void CacheReader::load(Slot& slot, std::int64_t chunk) {
-  slot.chunk = chunk;
-  slot.unused = layout_.samples(chunk);
-  slot.damage.clear();
-  const auto values =
-      std::span(slot.values)
-          .first(static_cast<std::size_t>(layout_.samples(chunk) * layout_.sample_values));
-  const auto payload = static_cast<std::size_t>(layout_.payload(chunk));
-  const bool converts = spec().dtype != DType::f32;
-  const auto bytes = converts ? std::span(stored_).first(payload) : std::as_writable_bytes(values);
-  try {
-    data_.read_at(layout_.offset(chunk), bytes);
-    bytes_read_ += layout_.payload(chunk);
-  } catch (const DataError& error) {
-    slot.damage = error.what();
-    return;
-  }
-  const std::uint64_t stated = manifest_.chunk_checksums[static_cast<std::size_t>(chunk)];
-  const std::uint64_t found = hash_bytes(bytes);
-  if (found != stated)
-    slot.damage = fmt::format("checksum {:016x}, the manifest says {:016x}", found, stated);
-  else if (converts)
-    decode_values(bytes.data(), spec().dtype, values);
+// The consumer's thread recomputes, as the device is its own.
+bool CacheReader::repaired(ChunkSource::Chunk& held, std::int64_t chunk) {
+  std::unique_lock lock(mutex_);
+  damaged_ = &held;
+  damaged_chunk_ = chunk;
+  changed_.notify_all();
+  changed_.wait(lock, [&] { return cancel_ || damaged_ == nullptr; });
+  return !cancel_;
 }
 
 const nn::Batch* CacheReader::next() {
   NF_CHECK(active_, "activation cache '{}': next without a started epoch", spec().name);
-  const std::int64_t n = std::min(batch_size_, layout_.count - delivered_);
-  if (n == 0) return nullptr;
-  // Ended until proven otherwise: a throw below leaves the batch half made.
+  if (delivered_ == layout_.count) {
+    // What the epoch held is given back; asking again gets the same answer.
+    stop();
+    active_ = true;
+    return nullptr;
+  }
+  // Ended until proven otherwise.
   active_ = false;
-  batch_.size = n;
-  batch_.images.resize(static_cast<std::size_t>(n * layout_.sample_values));
-  batch_.labels.resize(static_cast<std::size_t>(n));
-  float* out = batch_.images.data();
-  for (std::int32_t& label : batch_.labels) {
-    if (cursor_ == window_.size()) open_window();
-    const auto [position, index] = window_[cursor_++];
-    Slot& slot = slot_at(position);
-    const float* values = slot.values.data() + index * layout_.sample_values;
-    out = std::copy_n(values, layout_.sample_values, out);
-    label = labels_[static_cast<std::size_t>(layout_.first_sample(slot.chunk) + index)];
-    if (--slot.unused == 0) release(slot_of_[static_cast<std::size_t>(position)]);
-  }
-  delivered_ += n;
-  active_ = true;
-  return &batch_;
-}
-
-void CacheReader::open_window() {
-  const std::int64_t first = windows_++ * options_.window_chunks;
-  const std::int64_t last = std::min(first + options_.window_chunks, layout_.chunks);
-  std::vector<Item> items;
-  for (std::int64_t position = first; position < last; ++position)
-    for (std::int64_t i = 0; i < layout_.samples(order_[static_cast<std::size_t>(position)]); ++i)
-      items.push_back({position, i});
-  cursor_ = 0;
-  if (!options_.shuffle) {
-    window_ = std::move(items);
-    return;
-  }
-  RandomStream random(key_, static_cast<std::uint64_t>(windows_));
-  window_.clear();
-  for (const std::int64_t i : permutation(static_cast<std::int64_t>(items.size()), random))
-    window_.push_back(items[static_cast<std::size_t>(i)]);
-}
-
-CacheReader::Slot& CacheReader::slot_at(std::int64_t position) {
-  if (position >= ready_) wait_for(position);
-  Slot& slot = slots_[slot_of_[static_cast<std::size_t>(position)]];
-  if (!slot.damage.empty()) repair(slot);
-  return slot;
-}
-
-void CacheReader::wait_for(std::int64_t position) {
   std::unique_lock lock(mutex_);
-  const auto done = [&] { return loaded_ > position || failure_; };
-  if (!done()) {
-    const Timer timer;
-    changed_.wait(lock, done);
-    wait_seconds_ += timer.seconds();
-  }
-  ready_ = loaded_;
-  if (loaded_ <= position) std::rethrow_exception(failure_);
-}
-
-void CacheReader::release(std::size_t slot) {
-  {
-    const std::lock_guard lock(mutex_);
-    free_.push_back(slot);
-  }
+  back_ = handed_;
   changed_.notify_all();
+  const auto ready = [&] { return made_ > handed_ || failure_ || damaged_ != nullptr; };
+  while (made_ == handed_) {
+    if (!ready()) {
+      const Timer timer;
+      changed_.wait(lock, ready);
+      wait_seconds_ += timer.seconds();
+    }
+    if (made_ > handed_) break;
+    if (failure_) std::rethrow_exception(failure_);
+    ChunkSource::Chunk& held = *damaged_;
+    const std::int64_t chunk = damaged_chunk_;
+    lock.unlock();
+    repair(held, chunk);
+    lock.lock();
+    damaged_ = nullptr;
+    changed_.notify_all();
+  }
+  const nn::Batch& batch = batches_[static_cast<std::size_t>(handed_++ % kBatches)];
+  delivered_ += batch.size;
+  active_ = true;
+  return &batch;
 }
 
-void CacheReader::repair(Slot& slot) {
-  const std::int64_t chunk = slot.chunk;
+void CacheReader::repair(ChunkSource::Chunk& held, std::int64_t chunk) {
   const std::int64_t first = layout_.first_sample(chunk);
   const std::int64_t n = layout_.samples(chunk);
-  const std::string what =
-      fmt::format("activation cache: {}, chunk {} at byte {}: {}", files_.data.string(), chunk,
-                  layout_.offset(chunk), slot.damage);
-  if (!options_.recompute) throw DataError(what);
-  const auto values =
-      std::span(slot.values).first(static_cast<std::size_t>(n * layout_.sample_values));
-  options_.recompute(first, n, slot.values.data());
-  // Through the stored format, so that this epoch sees what later ones will read.
-  std::vector<std::byte> bytes(static_cast<std::size_t>(layout_.payload(chunk)));
-  encode_values(values, spec().dtype, bytes.data());
-  decode_values(bytes.data(), spec().dtype, values);
-  slot.damage.clear();
-
-  std::string outcome = "rewritten";
-  try {
-    DiskFile file(files_.data, DiskFile::Mode::write);
-    file.write_at(layout_.offset(chunk), bytes);
-    std::uint64_t& stated = manifest_.chunk_checksums[static_cast<std::size_t>(chunk)];
-    const std::uint64_t found = hash_bytes(bytes);
-    if (found != stated) {
-      // The data first: a manifest that runs ahead of it would condemn a good chunk. And the file's
-      // manifest, not ours: another reader may have repaired other chunks since.
-      file.sync();
-      CacheManifest current = read_manifest(files_.manifest);
-      NF_CHECK(current.spec == spec(), "activation cache: {} is now of another cache",
-               files_.manifest.string());
-      current.chunk_checksums[static_cast<std::size_t>(chunk)] = found;
-      write_manifest(files_.manifest, current);
-      stated = found;
-      outcome = "rewritten with other values than at first, manifest updated";
-    }
-  } catch (const Error& error) {
-    outcome = fmt::format("not repaired in the file: {}", error.what());
-  }
-  warn(fmt::format("{}; samples {} to {} recomputed, {}", what, first, first + n - 1, outcome));
+  if (!options_.recompute) throw DataError(held.damage);
+  std::vector<float> values(static_cast<std::size_t>(n * layout_.sample_values));
+  options_.recompute(first, n, values.data());
+  // In the stored format, so that this epoch sees what later ones will read.
+  encode_values(values, spec().dtype, held.bytes.data());
+  const std::string outcome = source_->repair(chunk, held.bytes);
+  if (options_.warn)
+    options_.warn(fmt::format("{}; samples {} to {} recomputed, {}", held.damage, first,
+                              first + n - 1, outcome));
+  held.damage.clear();
 }
 
-void CacheReader::warn(const std::string& message) const {
-  if (options_.warn) options_.warn(message);
-}
-
-std::int64_t CacheReader::host_bytes() const {
-  const auto bytes = [](const auto& values) { return values.capacity() * sizeof(values[0]); };
-  std::size_t sum = bytes(stored_) + bytes(labels_) + bytes(order_) + bytes(slot_of_) +
-                    bytes(window_) + bytes(batch_.images) + bytes(batch_.labels);
-  for (const Slot& slot : slots_) sum += bytes(slot.values);
-  return static_cast<std::int64_t>(sum);
+std::int64_t CacheReader::least_host_bytes(const CacheSpec& spec, const CacheReadOptions& options,
+                                           std::int64_t batch) {
+  const CacheLayout layout = cache_layout(spec);
+  return DiskChunkSource::fixed_host_bytes(layout) +
+         epoch_bytes(layout, window_of(options, layout), layout.chunk_stride, batch);
 }
 
 }  // namespace nf

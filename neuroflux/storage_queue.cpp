@@ -43,7 +43,17 @@ void StorageQueue::request(StorageTransfer transfer) {
 
 StorageQueue::Done StorageQueue::wait() {
   NF_CHECK(!in_flight_.empty(), "storage queue: nothing is in flight");
-  const StorageTransfer* transfer = finished();
+  return take(finished(true));
+}
+
+std::optional<StorageQueue::Done> StorageQueue::poll() {
+  if (in_flight_.empty()) return std::nullopt;
+  const StorageTransfer* transfer = finished(false);
+  if (transfer == nullptr) return std::nullopt;
+  return take(transfer);
+}
+
+StorageQueue::Done StorageQueue::take(const StorageTransfer* transfer) {
   const auto found = std::find_if(in_flight_.begin(), in_flight_.end(),
                                   [&](const auto& each) { return each.get() == transfer; });
   Done done{transfer->tag(), transfer->error()};

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -44,6 +45,8 @@ class StorageQueue {
              std::uint64_t tag);
   /// A request that has finished; waits for one. Throws Error when none is in flight.
   Done wait();
+  /// The same without waiting: empty when none has finished.
+  std::optional<Done> poll();
   /// Waits for all requests and forgets what became of them.
   void drain() noexcept;
 
@@ -55,11 +58,12 @@ class StorageQueue {
   explicit StorageQueue(std::int64_t depth) : depth_(depth) {}
   /// Sends what is left of `transfer` on its way.
   virtual void submit(StorageTransfer* transfer) = 0;
-  /// Waits for one that was submitted; it has nothing left, or an error.
-  virtual StorageTransfer* finished() = 0;
+  /// One that was submitted and has nothing left, or an error. Without `wait`, null if none has.
+  virtual StorageTransfer* finished(bool wait) = 0;
 
  private:
   void request(StorageTransfer transfer);
+  Done take(const StorageTransfer* transfer);
 
   std::int64_t depth_;
   std::vector<std::unique_ptr<StorageTransfer>> in_flight_;

@@ -29,9 +29,10 @@ class ThreadQueue : public StorageQueue {
     more_asked_.notify_one();
   }
 
-  StorageTransfer* finished() override {
+  StorageTransfer* finished(bool wait) override {
     std::unique_lock lock(mutex_);
-    more_done_.wait(lock, [this] { return !done_.empty(); });
+    if (wait) more_done_.wait(lock, [this] { return !done_.empty(); });
+    if (done_.empty()) return nullptr;
     StorageTransfer* transfer = done_.front();
     done_.pop_front();
     return transfer;

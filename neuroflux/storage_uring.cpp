@@ -47,12 +47,14 @@ class UringQueue : public StorageQueue {
              sent < 0 ? reason(-sent) : "no reason given");
   }
 
-  StorageTransfer* finished() override {
+  StorageTransfer* finished(bool wait) override {
     for (;;) {
       io_uring_cqe* completion = nullptr;
-      const int status = ::io_uring_wait_cqe(&ring_, &completion);
+      const int status = wait ? ::io_uring_wait_cqe(&ring_, &completion)
+                              : ::io_uring_peek_cqe(&ring_, &completion);
+      if (status == -EAGAIN && !wait) return nullptr;
       if (status == -EINTR || status == -EAGAIN) continue;
-      NF_CHECK(status == 0, "storage queue: io_uring_wait_cqe: {}", reason(-status));
+      NF_CHECK(status == 0, "storage queue: io_uring gives no answer: {}", reason(-status));
       auto* transfer = static_cast<StorageTransfer*>(::io_uring_cqe_get_data(completion));
       const std::int64_t result = completion->res;
       ::io_uring_cqe_seen(&ring_, completion);

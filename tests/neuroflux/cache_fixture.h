@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/error.h"
@@ -74,8 +75,8 @@ class CacheTest : public ::testing::Test {
   }
 
   /// Appends `step` samples at a time.
-  void write(const CacheSpec& spec, std::int64_t step = 7) const {
-    CacheWriter writer(folder_, spec);
+  void write(const CacheSpec& spec, std::int64_t step = 7, CacheWriteOptions options = {}) const {
+    CacheWriter writer(folder_, spec, std::move(options));
     const std::int64_t values = spec.sample_shape.numel();
     for (std::int64_t first = 0; first < spec.count; first += step) {
       const std::int64_t n = std::min(step, spec.count - first);
