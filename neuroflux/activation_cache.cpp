@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "engine/error.h"
+#include "neuroflux/cache_values.h"
 
 namespace nf {
 

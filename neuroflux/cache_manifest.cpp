@@ -6,14 +6,12 @@
 #include <algorithm>
 #include <bit>
 #include <charconv>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <system_error>
 
 #include "engine/atomic_file.h"
 #include "engine/error.h"
-#include "kernels/half.h"
 #include "neuroflux/disk_file.h"
 
 namespace nf {
@@ -152,41 +150,6 @@ void remove_cache(const std::filesystem::path& folder, const std::string& name) 
 
 std::uint64_t hash_bytes(std::span<const std::byte> bytes, std::uint64_t seed) {
   return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
-}
-
-void encode_values(std::span<const float> values, DType dtype, std::byte* stored) {
-  if (dtype == DType::f32) {
-    std::memcpy(stored, values.data(), values.size_bytes());
-    return;
-  }
-  const auto each = [&](auto convert) {
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      const std::uint16_t bits = convert(values[i]);
-      std::memcpy(stored + 2 * i, &bits, sizeof bits);
-    }
-  };
-  if (dtype == DType::bf16)
-    each([](float value) { return float_to_bf16(value); });
-  else
-    each([](float value) { return float_to_f16(value); });
-}
-
-void decode_values(const std::byte* stored, DType dtype, std::span<float> values) {
-  if (dtype == DType::f32) {
-    std::memcpy(values.data(), stored, values.size_bytes());
-    return;
-  }
-  const auto each = [&](auto convert) {
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      std::uint16_t bits = 0;
-      std::memcpy(&bits, stored + 2 * i, sizeof bits);
-      values[i] = convert(bits);
-    }
-  };
-  if (dtype == DType::bf16)
-    each([](std::uint16_t bits) { return bf16_to_float(bits); });
-  else
-    each([](std::uint16_t bits) { return f16_to_float(bits); });
 }
 
 void write_manifest(const std::filesystem::path& path, const CacheManifest& manifest) {

@@ -70,11 +70,6 @@ void remove_cache(const std::filesystem::path& folder, const std::string& name);
 /// XXH3, 64 bits.
 std::uint64_t hash_bytes(std::span<const std::byte> bytes, std::uint64_t seed = 0);
 
-/// Floats to and from a cache's dtype, rounding to nearest even. `stored` holds values.size()
-/// elements of `dtype`.
-void encode_values(std::span<const float> values, DType dtype, std::byte* stored);
-void decode_values(const std::byte* stored, DType dtype, std::span<float> values);
-
 struct CacheManifest {
   CacheSpec spec;
   std::vector<std::uint64_t> chunk_checksums;

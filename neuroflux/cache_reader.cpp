@@ -7,6 +7,7 @@
 
 #include "engine/error.h"
 #include "engine/timer.h"
+#include "neuroflux/cache_values.h"
 
 namespace nf {
 namespace {

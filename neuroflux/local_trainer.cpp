@@ -7,6 +7,7 @@
 #include "engine/random.h"
 #include "engine/timer.h"
 #include "neuroflux/activation_cache.h"
+#include "neuroflux/cache_values.h"
 #include "neuroflux/local_block.h"
 #include "neuroflux/streamed_forward.h"
 
