@@ -46,7 +46,7 @@ CacheWriter::CacheWriter(std::filesystem::path folder, CacheSpec spec, CacheWrit
     : layout_(cache_layout(spec)),
       manifest_{.spec = std::move(spec), .chunk_checksums = {}, .labels_checksum = 0} {
   const std::string what = fmt::format("activation cache '{}'", manifest_.spec.name);
-  const std::int64_t least = least_host_bytes(manifest_.spec);
+  const std::int64_t least = least_host_bytes(manifest_.spec, CachePlace::disk);
   std::int64_t left = std::numeric_limits<std::int64_t>::max();
   if (options.host_limit_bytes > 0) left = options.host_limit_bytes;
   NF_CHECK(least <= left, "{}: writing takes {} bytes of host memory at the least, the limit is {}",
@@ -62,14 +62,19 @@ CacheWriter::CacheWriter(std::filesystem::path folder, CacheSpec spec, CacheWrit
   labels_.reserve(static_cast<std::size_t>(layout_.count));
 }
 
-CacheWriter::CacheWriter(std::unique_ptr<ChunkSink> sink, CacheSpec spec)
+CacheWriter::CacheWriter(std::unique_ptr<ChunkSink> sink, CacheSpec spec,
+                         std::shared_ptr<HostMemory> host)
     : layout_(cache_layout(spec)),
       manifest_{.spec = std::move(spec), .chunk_checksums = {}, .labels_checksum = 0},
-      sink_(std::move(sink)) {}
+      charge_(std::move(host), least_host_bytes(manifest_.spec, CachePlace::memory),
+              fmt::format("activation cache '{}'", manifest_.spec.name)),
+      sink_(std::move(sink)) {
+  labels_.reserve(static_cast<std::size_t>(layout_.count));
+}
 
-std::int64_t CacheWriter::least_host_bytes(const CacheSpec& spec) {
+std::int64_t CacheWriter::least_host_bytes(const CacheSpec& spec, CachePlace place) {
   const CacheLayout layout = cache_layout(spec);
-  return layout.chunk_stride + layout.label_bytes +
+  return (place == CachePlace::disk ? layout.chunk_stride : 0) + layout.label_bytes +
          layout.chunks * static_cast<std::int64_t>(sizeof(std::uint64_t));
 }
 

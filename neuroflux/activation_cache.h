@@ -36,8 +36,9 @@ class CacheWriter {
   /// folder, what is needed and what is free, or the file and the system's reason, and no file
   /// remains; or naming the least limit on host memory that does.
   CacheWriter(std::filesystem::path folder, CacheSpec spec, CacheWriteOptions options = {});
-  /// Into any other place.
-  CacheWriter(std::unique_ptr<ChunkSink> sink, CacheSpec spec);
+  /// Into any other place. Labels and checksums are charged to `host`.
+  CacheWriter(std::unique_ptr<ChunkSink> sink, CacheSpec spec,
+              std::shared_ptr<HostMemory> host = {});
   CacheWriter(const CacheWriter&) = delete;
   CacheWriter& operator=(const CacheWriter&) = delete;
 
@@ -53,8 +54,8 @@ class CacheWriter {
   double wait_seconds() const { return sink_->wait_seconds(); }
   std::int64_t host_bytes() const { return charge_.bytes(); }
 
-  /// The least limit under which a cache can be written to files.
-  static std::int64_t least_host_bytes(const CacheSpec& spec);
+  /// The least limit under which a cache can be written, itself not counted.
+  static std::int64_t least_host_bytes(const CacheSpec& spec, CachePlace place);
 
  private:
   enum class State : std::uint8_t { open, broken, closed };

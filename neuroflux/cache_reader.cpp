@@ -217,11 +217,15 @@ void CacheReader::repair(ChunkSource::Chunk& held, std::int64_t chunk) {
   held.damage.clear();
 }
 
-std::int64_t CacheReader::least_host_bytes(const CacheSpec& spec, const CacheReadOptions& options,
-                                           std::int64_t batch) {
+std::int64_t CacheReader::kept_host_bytes(const CacheSpec& spec, CachePlace place) {
+  return place == CachePlace::disk ? DiskChunkSource::fixed_host_bytes(cache_layout(spec)) : 0;
+}
+
+std::int64_t CacheReader::epoch_host_bytes(const CacheSpec& spec, const CacheReadOptions& options,
+                                           std::int64_t batch, CachePlace place) {
   const CacheLayout layout = cache_layout(spec);
-  return DiskChunkSource::fixed_host_bytes(layout) +
-         epoch_bytes(layout, window_of(options, layout), layout.chunk_stride, batch);
+  return epoch_bytes(layout, window_of(options, layout),
+                     place == CachePlace::disk ? layout.chunk_stride : 0, batch);
 }
 
 }  // namespace nf

@@ -60,6 +60,9 @@ class CacheReader : public nn::BatchSource {
   /// epoch is over: start another.
   const nn::Batch* next() override;
 
+  /// Drops the epoch under way, if there is one, and its buffers.
+  void stop() noexcept;
+
   const CacheSpec& spec() const { return source_->spec(); }
   /// How long next() has waited for batches, recomputing not counted, since construction.
   double wait_seconds() const { return wait_seconds_; }
@@ -68,9 +71,11 @@ class CacheReader : public nn::BatchSource {
   /// Of all buffers, the batch handed out included; outside of an epoch only of what is kept.
   std::int64_t host_bytes() const { return kept_.bytes() + epoch_.bytes(); }
 
-  /// The least limit under which a cache in files can be read in such batches.
-  static std::int64_t least_host_bytes(const CacheSpec& spec, const CacheReadOptions& options,
-                                       std::int64_t batch);
+  /// What a reader holds as long as it lives.
+  static std::int64_t kept_host_bytes(const CacheSpec& spec, CachePlace place);
+  /// The least that an epoch in such batches takes besides.
+  static std::int64_t epoch_host_bytes(const CacheSpec& spec, const CacheReadOptions& options,
+                                       std::int64_t batch, CachePlace place);
 
  private:
   // The reading thread.
@@ -79,7 +84,6 @@ class CacheReader : public nn::BatchSource {
   bool repaired(ChunkSource::Chunk& held, std::int64_t chunk);
 
   // The consumer.
-  void stop() noexcept;
   void repair(ChunkSource::Chunk& held, std::int64_t chunk);
 
   CacheReadOptions options_;

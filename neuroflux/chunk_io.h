@@ -11,6 +11,12 @@
 
 namespace nf {
 
+/// Where a run keeps its caches.
+enum class CachePlace : std::uint8_t { disk, memory };
+constexpr const char* to_string(CachePlace place) {
+  return place == CachePlace::disk ? "disk" : "memory";
+}
+
 /// A finished cache. An epoch, from begin() to end(), belongs to one thread.
 class ChunkSource {
  public:
@@ -30,10 +36,11 @@ class ChunkSource {
   /// Of what is held besides, as long as the source lives.
   virtual std::int64_t fixed_host_bytes() const = 0;
 
-  /// Chunks will be asked for at positions of `order`; at most `buffers` of them are held at once.
+  /// Chunks will be asked for at positions of `order`, which stays until end(); at most `buffers`
+  /// of them are held at once.
   virtual void begin(const std::vector<std::int64_t>& order, std::int64_t buffers) = 0;
   /// Waits for the chunk at a position. Positions are released before a further `buffers` of them
-  /// are asked for; until then the chunk stays.
+  /// are asked for; until then the bytes stay, and what is returned until the next call.
   virtual Chunk& get(std::int64_t position) = 0;
   virtual void release(std::int64_t position) = 0;
   /// Lets reading go on without waiting for anything.

@@ -76,7 +76,10 @@ class CacheTest : public ::testing::Test {
 
   /// Appends `step` samples at a time.
   void write(const CacheSpec& spec, std::int64_t step = 7, CacheWriteOptions options = {}) const {
-    CacheWriter writer(folder_, spec, std::move(options));
+    write_to(CacheWriter(folder_, spec, std::move(options)), spec, step);
+  }
+
+  static void write_to(CacheWriter&& writer, const CacheSpec& spec, std::int64_t step = 7) {
     const std::int64_t values = spec.sample_shape.numel();
     for (std::int64_t first = 0; first < spec.count; first += step) {
       const std::int64_t n = std::min(step, spec.count - first);

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "engine/random.h"
+#include "neuroflux/memory_caches.h"
 #include "tests/neuroflux/cache_fixture.h"
 
 namespace nf {
@@ -18,6 +19,12 @@ using ::testing::Not;
 using CacheMemory = CacheTest;
 
 constexpr std::int64_t kAll = std::numeric_limits<std::int64_t>::max();
+
+std::int64_t least_reading(const CacheSpec& spec, const CacheReadOptions& options,
+                           std::int64_t batch) {
+  return CacheReader::kept_host_bytes(spec, CachePlace::disk) +
+         CacheReader::epoch_host_bytes(spec, options, batch, CachePlace::disk);
+}
 
 TEST_F(CacheMemory, OrderFollowsItsDefinition) {
   // 29 samples in 8 chunks, the last of one; windows of 3 chunks.
@@ -49,7 +56,7 @@ TEST_F(CacheMemory, LeastLimitReadsTheSameAndOneByteLessIsAnError) {
   write(spec(203));
   CacheReader unlimited = reader({.window_chunks = 3});
   const auto expected = read(unlimited, 10, 1);
-  const std::int64_t least = CacheReader::least_host_bytes(spec(203), {.window_chunks = 3}, 10);
+  const std::int64_t least = least_reading(spec(203), {.window_chunks = 3}, 10);
   for (const std::int64_t more : {0, 4096, 3 * 4096 + 1}) {
     CacheReader limited = reader({.window_chunks = 3, .host_limit_bytes = least + more});
     EXPECT_EQ(read(limited, 10, 1), expected);
@@ -68,8 +75,8 @@ TEST_F(CacheMemory, LeastLimitReadsTheSameAndOneByteLessIsAnError) {
 TEST_F(CacheMemory, SharedAccountCountsReadersAndWritersTogether) {
   const CacheSpec made = spec(203);
   const CacheReadOptions options{.window_chunks = 3};
-  const std::int64_t reading = CacheReader::least_host_bytes(made, options, 10);
-  const std::int64_t writing = CacheWriter::least_host_bytes(made);
+  const std::int64_t reading = least_reading(made, options, 10);
+  const std::int64_t writing = CacheWriter::least_host_bytes(made, CachePlace::disk);
   EXPECT_EQ(writing, 4096 + 203 * 4 + 51 * 8);
   write(made);
   const auto host = std::make_shared<HostMemory>(reading + writing);
@@ -96,7 +103,7 @@ TEST_F(CacheMemory, SharedAccountCountsReadersAndWritersTogether) {
 }
 
 TEST_F(CacheMemory, WriterWithoutRoomForOneChunkIsAnError) {
-  const std::int64_t least = CacheWriter::least_host_bytes(spec(29));
+  const std::int64_t least = CacheWriter::least_host_bytes(spec(29), CachePlace::disk);
   EXPECT_EQ(message_of([&] { CacheWriter(folder_, spec(29), {.host_limit_bytes = least - 1}); }),
             fmt::format("Error: activation cache 'block1': writing takes {} bytes of host memory "
                         "at the least, the limit is {}",
@@ -139,6 +146,65 @@ TEST_F(CacheMemory, AvailableIsTheLesserOfSystemAndGroup) {
   EXPECT_EQ(available_bytes("", "9000", ""), kAll);
   EXPECT_EQ(available_bytes("", "", "9000"), kAll);
   EXPECT_GT(available_host_bytes(), 0);
+}
+
+TEST_F(CacheMemory, CacheInMemoryGivesTheBatchesOfTheOneInFiles) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
+    for (const std::int64_t count : {1, 29, 203}) {
+      SCOPED_TRACE(fmt::format("{} {}", to_string(dtype), count));
+      const CacheSpec made = spec(count, 100, dtype);
+      write(made);
+      const auto host = std::make_shared<HostMemory>();
+      MemoryCaches caches(host);
+      write_to(CacheWriter(caches.write(made), made, host), made);
+      const CacheReadOptions options{.seed = 9, .window_chunks = 3, .host = host};
+      CacheReader in_files = reader(options);
+      CacheReader in_memory(caches.read("block1"), options);
+      for (const std::int64_t epoch : {0, 1}) {
+        in_files.start(10, epoch);
+        in_memory.start(10, epoch);
+        while (const nn::Batch* expected = in_files.next()) {
+          const nn::Batch* found = in_memory.next();
+          ASSERT_NE(found, nullptr);
+          EXPECT_EQ(found->size, expected->size);
+          EXPECT_EQ(found->labels, expected->labels);
+          EXPECT_EQ(found->images, expected->images);
+        }
+        EXPECT_EQ(in_memory.next(), nullptr);
+      }
+    }
+}
+
+TEST_F(CacheMemory, CacheInMemoryIsCountedAndLimited) {
+  const CacheSpec made = spec(203);
+  const std::int64_t cached = 2 * 4096 + 203 * 4;  // 4872 bytes of samples
+  EXPECT_EQ(MemoryCaches::host_bytes(made), cached);
+  const auto host = std::make_shared<HostMemory>(cached + 10);
+  MemoryCaches caches(host);
+  {
+    const auto unfinished = caches.write(made);
+    EXPECT_EQ(host->used(), cached);
+  }
+  EXPECT_EQ(host->used(), 0);
+  EXPECT_THAT(message_of([&] { caches.read("block1"); }),
+              HasSubstr("DataError: activation cache 'block1' in memory: there is none"));
+  const std::int64_t making = CacheWriter::least_host_bytes(made, CachePlace::memory);
+  EXPECT_THAT(message_of([&] { CacheWriter(caches.write(made), made, host); }),
+              HasSubstr(fmt::format("the least that does is {}", cached + making)));
+  EXPECT_EQ(host->used(), 0);
+  EXPECT_THAT(
+      message_of([&] { caches.write(spec(std::int64_t{1} << 50)); }),
+      AllOf(HasSubstr(fmt::format("needs {} bytes, the host has ", 28 * (std::int64_t{1} << 50))),
+            HasSubstr(" available")));
+}
+
+TEST_F(CacheMemory, ReaderOutlivesItsCache) {
+  MemoryCaches caches;
+  write_to(CacheWriter(caches.write(spec(29)), spec(29)), spec(29));
+  CacheReader kept(caches.read("block1"), {});
+  caches.remove("block1");
+  EXPECT_EQ(read(kept, 4, 0).size(), 29U);
+  EXPECT_THAT(message_of([&] { caches.read("block1"); }), HasSubstr("there is none"));
 }
 
 struct Access {
