@@ -10,7 +10,7 @@
 #include "engine/atomic_file.h"
 #include "engine/text.h"
 #include "engine/timer.h"
-#include "neuroflux/activation_cache.h"
+#include "neuroflux/cache_plan.h"
 #include "neuroflux/energy.h"
 
 namespace fs = std::filesystem;
@@ -130,8 +130,7 @@ class Experiment {
       training_.cache_folder /= unique_name();
     for (const auto& method : plan_.methods) {
       const Plan* plan = method->local_plan();
-      if (plan != nullptr && plan->fits && plan->blocks.size() > 1)
-        check_cache_folder(training_.cache_folder, plan->cache_bytes);
+      if (plan != nullptr && plan->fits) check_caches(*plan, data_, training_);
     }
   }
 

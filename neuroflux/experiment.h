@@ -22,6 +22,7 @@ struct ExperimentPlan {
   Summary summary;
   std::unique_ptr<nn::Model> model;
   std::vector<std::unique_ptr<Method>> methods;  ///< as in summary.methods
+  CachePlace cache_place = CachePlace::disk;
 };
 ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape& data);
 /// The same by times that several plans share.

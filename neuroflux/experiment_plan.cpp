@@ -107,6 +107,15 @@ void check_experiment(const ExperimentOptions& options) {
   NF_CHECK(training.cache_dtype == DType::f32 || training.cache_dtype == DType::bf16 ||
                training.cache_dtype == DType::f16,
            "cache type: must be f32, bf16 or f16, got {}", to_string(training.cache_dtype));
+  NF_CHECK(options.cache_views >= 1 && options.cache_views <= kMaxCacheViews,
+           "cache views: must be in [1, {}], got {}", kMaxCacheViews, options.cache_views);
+  NF_CHECK(options.cache_views == 1 || options.data_options.crop_padding > 0 ||
+               options.data_options.flip,
+           "cache views: {} views of images that are not augmented would be alike; augmentation "
+           "(crop or flip) is needed",
+           options.cache_views);
+  NF_CHECK(training.cache_host_bytes >= 0, "cache host memory: must not be negative, got {}",
+           training.cache_host_bytes);
   nn::check_optimizer_options(training.optimizer);
   make_auxiliary_rule(options.auxiliary);
   parse_partition_rule(options.partition);
@@ -151,12 +160,15 @@ ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape
   plan_options.validation_count = data.validation_count;
   plan_options.test_count = data.test_count;
   plan_options.cache_dtype = options.training.cache_dtype;
+  plan_options.cache_views = options.cache_views;
   plan_options.optimizer = options.training.optimizer;
   plan_options.partition = parse_partition_rule(options.partition);
   plan_options.memory_model = options.memory_model;
   plan_options.epochs = options.training.epochs;
   plan_options.stop_when_saturated = options.training.stop_when_saturated;
   plan_options.patience = options.training.patience;
+
+  plan.cache_place = options.training.cache_place;
 
   Summary& summary = plan.summary;
   summary.model = plan.model->name();
@@ -209,7 +221,8 @@ std::string to_table(const ExperimentPlan& plan) {
   for (const auto& method : plan.methods) {
     const Plan* local = method->local_plan();
     if (local != nullptr && local->cache_bytes > 0)
-      text += fmt::format("activation cache of {} on storage: at most {}\n", method->planned().name,
+      text += fmt::format("activation cache of {} {}: at most {}\n", method->planned().name,
+                          plan.cache_place == CachePlace::disk ? "on storage" : "in host memory",
                           format_bytes(local->cache_bytes));
   }
   return text;

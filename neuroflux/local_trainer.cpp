@@ -6,7 +6,7 @@
 
 #include "engine/random.h"
 #include "engine/timer.h"
-#include "neuroflux/activation_cache.h"
+#include "neuroflux/cache_plan.h"
 #include "neuroflux/cache_values.h"
 #include "neuroflux/local_block.h"
 #include "neuroflux/streamed_forward.h"
@@ -14,21 +14,15 @@
 namespace nf {
 namespace {
 
-ReadSamples reader_of(const nn::Loader& loader) {
-  return [&loader, size = loader.sample_shape().numel()](std::int64_t first, std::int64_t n,
-                                                         float* images, std::int32_t* labels) {
+// As the loader prepares them in an epoch: augmented, if it augments.
+ReadSamples reader_of(const nn::Loader& loader, std::int64_t epoch) {
+  return [&loader, epoch, size = loader.sample_shape().numel()](
+             std::int64_t first, std::int64_t n, float* images, std::int32_t* labels) {
     for (std::int64_t i = 0; i < n; ++i) {
-      const std::int32_t label = loader.read_sample(first + i, images + i * size);
+      const std::int32_t label = loader.read_sample(first + i, images + i * size, epoch);
       if (labels != nullptr) labels[i] = label;
     }
   };
-}
-
-// One of the two sets that go from block to block: the loader at first, then a cache.
-enum class Set { train, validation };
-
-std::string cache_name(Set set, std::size_t block) {
-  return fmt::format("{}-after-block-{}", set == Set::train ? "train" : "validation", block + 1);
 }
 
 class Run {
@@ -42,8 +36,11 @@ class Run {
         data_(data),
         options_(options),
         observer_(observer),
+        caches_(run_cache_options(options)),
         train_(data.train()),
-        train_in_order_(data.train_in_order()),
+        // Several views are of augmented images; a single one that stays would only be a bias.
+        train_in_order_(plan.cache_views > 1 ? data.train_augmented_in_order()
+                                             : data.train_in_order()),
         validation_(data.validation()) {
     for (const BlockPlan& block : plan.blocks)
       for (std::int64_t i = block.first_unit; i <= block.last_unit; ++i)
@@ -52,7 +49,7 @@ class Run {
   }
 
   LocalResult run() {
-    if (plan_.blocks.size() > 1) check_cache_folder(options_.cache_folder, plan_.cache_bytes);
+    check_caches(plan_, data_, options_);
     made_folder_ = !std::filesystem::exists(options_.cache_folder);
     try {
       train_blocks();
@@ -80,6 +77,8 @@ class Run {
         optimizer.max_gradient_norm, options_.epochs, options_.seed, to_string(options_.schedule),
         options_.warmup_epochs, options_.label_smoothing, options_.reference_batch,
         data_.train_count(), data_.validation_count(), plan_.auxiliary_rule);
+    text += fmt::format(" {} {} {}", plan_.cache_views, data_.transform().crop_padding,
+                        data_.transform().flip);
     for (const UnitPlan& unit : plan_.units) text += fmt::format(" {}", unit.auxiliary_width);
     for (const BlockPlan& block : plan_.blocks)
       text += fmt::format(" {}-{}:{}", block.first_unit, block.last_unit, block.batch);
@@ -100,33 +99,50 @@ class Run {
 
   const BlockPlan& block_plan(std::size_t k) const { return plan_.blocks[k]; }
 
-  // What the block before k left, in the data set's order or shuffled for training.
-  std::unique_ptr<CacheReader> cached(Set set, std::size_t k, LocalBlock& block, bool shuffle) {
-    const nn::Loader& origin = set == Set::train ? *train_in_order_ : *validation_;
+  // What block k leaves for the next.
+  CacheGeneration generation(std::size_t k) const {
+    CacheGeneration caches = cache_generation(plan_, k, data_, options_.cache_dtype);
+    for (auto* set : {&caches.train, &caches.validation})
+      for (CacheSpec& spec : *set) spec.provenance = run_key_ ^ hash_name(spec.name);
+    return caches;
+  }
+
+  // Caches that the block before k left, in the data set's order or shuffled for training.
+  std::unique_ptr<ViewedReader> cached(const std::vector<CacheSpec>& views,
+                                       const nn::Loader& origin, std::size_t k, LocalBlock& block,
+                                       bool shuffle) {
+    std::vector<std::unique_ptr<CacheReader>> readers;
+    for (const CacheSpec& spec : views) {
+      const auto view = static_cast<std::int64_t>(readers.size());
+      readers.push_back(
+          caches_.reader(spec.name, read_options(spec, view, origin, k, block, shuffle)));
+      const CacheSpec& found = readers.back()->spec();
+      NF_CHECK(found.sample_shape == spec.sample_shape && found.count == spec.count,
+               "activation cache '{}': holds {} samples of {}, block {} needs {} of {}", spec.name,
+               found.count, found.sample_shape.str(), k + 1, spec.count, spec.sample_shape.str());
+    }
+    return std::make_unique<ViewedReader>(std::move(readers));
+  }
+
+  CacheReadOptions read_options(const CacheSpec& spec, std::int64_t view, const nn::Loader& origin,
+                                std::size_t k, LocalBlock& block, bool shuffle) {
     CacheReadOptions read;
     read.shuffle = shuffle;
     read.seed = options_.seed;
-    read.provenance = provenance(set, k - 1);
+    read.provenance = spec.provenance;
     read.warn = observer_.on_message;
     // The block makes room first, so that recomputing takes no more than training a unit did.
-    read.recompute = [this, &origin, &block, last = block_plan(k).first_unit - 1](
+    read.recompute = [this, &origin, &block, view, last = block_plan(k).first_unit - 1](
                          std::int64_t first, std::int64_t n, float* out) {
       block.leave_device();
       std::vector<float> images(static_cast<std::size_t>(n * origin.sample_shape().numel()));
-      reader_of(origin)(first, n, images.data(), nullptr);
+      reader_of(origin, view)(first, n, images.data(), nullptr);
       const StreamedForward forward(context_, net_, result_.weights, batches_, round_between());
       const std::vector<float> outputs = forward.outputs(std::move(images), n, last);
       std::copy(outputs.begin(), outputs.end(), out);
       block.return_to_device();
     };
-    auto reader = std::make_unique<CacheReader>(options_.cache_folder, cache_name(set, k - 1),
-                                                std::move(read));
-    const Shape expected = net_.input_sample(block_plan(k).first_unit);
-    NF_CHECK(reader->sample_shape() == expected && reader->count() == origin.count(),
-             "activation cache '{}': holds {} samples of {}, block {} needs {} of {}",
-             cache_name(set, k - 1), reader->count(), reader->sample_shape().str(), k + 1,
-             origin.count(), expected.str());
-    return reader;
+    return read;
   }
 
   // Features crossed each border between blocks in the cache's type, and must again.
@@ -142,10 +158,6 @@ class Run {
     };
   }
 
-  std::uint64_t provenance(Set set, std::size_t k) const {
-    return run_key_ ^ hash_name(cache_name(set, k));
-  }
-
   void train_block(std::size_t k) {
     const BlockPlan& planned = block_plan(k);
     const Stage stage{options_.method, static_cast<std::int64_t>(k + 1),
@@ -158,11 +170,13 @@ class Run {
     LocalBlock block(context_, net_.range(planned.first_unit, planned.last_unit),
                      net_.input_sample(planned.first_unit),
                      scaled_optimizer(options_, planned.batch), options_.seed);
-    std::unique_ptr<CacheReader> train, train_in_order, validation;
+    caches_.host().reset_peak();
+    const CacheGeneration input = k == 0 ? CacheGeneration{} : generation(k - 1);
+    std::unique_ptr<ViewedReader> train, validation;
     if (k > 0) {
-      train = cached(Set::train, k, block, true);
-      train_in_order = cached(Set::train, k, block, false);
-      if (data_.validation_count() > 0) validation = cached(Set::validation, k, block, false);
+      train = cached(input.train, *train_in_order_, k, block, true);
+      if (data_.validation_count() > 0)
+        validation = cached(input.validation, *validation_, k, block, false);
     }
     const auto source_of = [](auto& cache, auto& loader) -> nn::BatchSource& {
       if (cache) return *cache;
@@ -182,10 +196,22 @@ class Run {
     record_exits(planned, fitted.epochs.back());
     if (k + 1 < plan_.blocks.size() && !will_stop()) {
       const Timer timer;
-      fill(Set::train, k, block, source_of(train_in_order, train_in_order_), stage);
-      if (validation_source != nullptr) fill(Set::validation, k, block, *validation_source, stage);
+      train.reset();
+      const CacheGeneration output = generation(k);
+      if (k > 0) train = cached(input.train, *train_in_order_, k, block, false);
+      nn::BatchSource& in_order = source_of(train, train_in_order_);
+      const double waited = validation ? validation->wait_seconds() : 0.0;
+      for (std::size_t view = 0; view < output.train.size(); ++view)
+        result.fill_wait_seconds += fill(output.train[view], static_cast<std::int64_t>(view), k,
+                                         block, in_order, input.train, stage);
+      for (const CacheSpec& spec : output.validation)
+        result.fill_wait_seconds +=
+            fill(spec, 0, k, block, *validation_source, input.validation, stage);
+      if (train) result.fill_wait_seconds += train->wait_seconds();
+      if (validation) result.fill_wait_seconds += validation->wait_seconds() - waited;
       result.cache_seconds = timer.seconds();
     }
+    result.cache_host_bytes = caches_.host().peak();
     result.measured_peak_bytes = pool.stats().peak_reserved;
     result_.train_seconds += result.train_seconds + result.cache_seconds;
     result_.evaluation_seconds += result.evaluation_seconds;
@@ -213,17 +239,19 @@ class Run {
     }
   }
 
-  // Runs the trained block over a whole set, in its order, and writes what comes out.
-  void fill(Set set, std::size_t k, LocalBlock& block, nn::BatchSource& source,
-            const Stage& stage) {
-    CacheWriter writer(options_.cache_folder, {.name = cache_name(set, k),
-                                               .count = source.count(),
-                                               .sample_shape = block.output_sample_shape(),
-                                               .dtype = options_.cache_dtype,
-                                               .provenance = provenance(set, k)});
+  // Runs the trained block over a whole set, in its order, and writes what comes out. `read` are
+  // the caches of the source, none for images. Returns the seconds that writing was waited for.
+  double fill(const CacheSpec& spec, std::int64_t view, std::size_t k, LocalBlock& block,
+              nn::BatchSource& source, const std::vector<CacheSpec>& read, const Stage& stage) {
+    // The source's epoch begins after the writer has its buffers.
+    const std::int64_t reserved =
+        read.empty() ? 0
+                     : CacheReader::epoch_host_bytes(read.front(), {.shuffle = false},
+                                                     block_plan(k).batch, options_.cache_place);
+    CacheWriter writer = caches_.writer(spec, reserved);
     const std::int64_t output_size = block.output_sample_shape().numel();
     std::vector<float> output;
-    source.start(block_plan(k).batch, 0);
+    source.start(block_plan(k).batch, view);
     while (const nn::Batch* batch = source.next()) {
       output.resize(static_cast<std::size_t>(batch->size * output_size));
       block.forward(batch->images.data(), batch->size, output.data());
@@ -231,11 +259,13 @@ class Run {
       report_batch(stage);
     }
     writer.close();
+    return writer.wait_seconds();
   }
 
   void remove_caches(std::size_t k) {
-    for (Set set : {Set::train, Set::validation})
-      remove_cache(options_.cache_folder, cache_name(set, k));
+    const CacheGeneration caches = generation(k);
+    for (const auto* set : {&caches.train, &caches.validation})
+      for (const CacheSpec& spec : *set) caches_.remove(spec.name);
   }
 
   // After a failure: what can't be removed must not hide why the run failed.
@@ -258,7 +288,7 @@ class Run {
     const std::unique_ptr<nn::Loader> source = data_.test();
     const StreamedForward forward(context_, net_, result_.weights, batches_);
     context_->pool().reset_peak();
-    const std::int64_t correct = forward.count_correct(reader_of(*source), source->count(),
+    const std::int64_t correct = forward.count_correct(reader_of(*source, 0), source->count(),
                                                        result_.exits[result_.chosen].unit);
     result_.test_accuracy = static_cast<double>(correct) / static_cast<double>(data_.test_count());
     result_.evaluation_seconds += timer.seconds();
@@ -272,6 +302,7 @@ class Run {
   const nn::TrainingData& data_;
   const LocalTrainingOptions& options_;
   const TrainingObserver& observer_;
+  RunCaches caches_;
   std::unique_ptr<nn::Loader> train_, train_in_order_, validation_;
   std::vector<std::int64_t> batches_;  // by unit
   std::uint64_t run_key_ = 0;
@@ -280,55 +311,6 @@ class Run {
 };
 
 }  // namespace
-
-std::string describe(const Stage& stage) {
-  return stage.blocks == 0 ? stage.method
-                           : fmt::format("{} block {}/{}", stage.method, stage.block, stage.blocks);
-}
-
-nn::FitObserver fit_observer(const TrainingObserver& observer, const Stage& stage,
-                             TraceScope& trace) {
-  return {.on_step =
-              [&observer, &trace, stage](const nn::StepProgress& progress) {
-                trace.end();
-                if (observer.on_step) observer.on_step(stage, progress);
-              },
-          .on_epoch =
-              [&observer, stage](const nn::EpochMetrics& metrics) {
-                if (observer.on_epoch) observer.on_epoch(stage, metrics);
-              },
-          .on_evaluated =
-              [&observer, stage] {
-                if (observer.on_batch) observer.on_batch(stage);
-              }};
-}
-
-nn::OptimizerOptions scaled_optimizer(const TrainingOptions& options, std::int64_t batch) {
-  nn::OptimizerOptions scaled = options.optimizer;
-  scaled.learning_rate *= static_cast<double>(batch) / static_cast<double>(options.reference_batch);
-  return scaled;
-}
-
-nn::FitOptions fit_options(const TrainingOptions& options, std::int64_t batch,
-                           std::int64_t train_count) {
-  const double epoch_steps =
-      std::ceil(static_cast<double>(train_count) / static_cast<double>(batch));
-  const double steps = epoch_steps * static_cast<double>(options.epochs);
-  nn::FitOptions fit;
-  fit.epochs = options.epochs;
-  fit.batch = batch;
-  fit.schedule.kind = options.schedule;
-  fit.schedule.gamma = options.gamma;
-  const double cut_epochs =
-      options.step_epochs > 0.0 ? options.step_epochs : static_cast<double>(options.epochs) / 3.0;
-  fit.schedule.step_size =
-      std::max<std::int64_t>(1, static_cast<std::int64_t>(std::ceil(cut_epochs * epoch_steps)));
-  fit.schedule.warmup_steps =
-      static_cast<std::int64_t>(std::min(options.warmup_epochs * epoch_steps, steps - 1.0));
-  fit.label_smoothing = options.label_smoothing;
-  fit.seed = options.seed;
-  return fit;
-}
 
 LocalResult train_locally(const ContextPtr& context, const LocalNet& net, const Plan& plan,
                           const nn::TrainingData& data, const LocalTrainingOptions& options,

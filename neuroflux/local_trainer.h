@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/memory/trace.h"
+#include "neuroflux/disk_chunks.h"
 #include "neuroflux/exits.h"
 #include "neuroflux/local_net.h"
 #include "nn/data/training_data.h"
@@ -39,6 +40,10 @@ nn::FitOptions fit_options(const TrainingOptions& options, std::int64_t batch,
 struct LocalTrainingOptions : TrainingOptions {
   std::filesystem::path cache_folder;  ///< no two runs at a time may have the same
   DType cache_dtype = DType::bf16;
+  CachePlace cache_place = CachePlace::disk;
+  /// Of host memory for caches kept there and for the buffers of all; 0: as much as they ask for.
+  std::int64_t cache_host_bytes = 0;
+  CacheStorage cache_storage = {};  ///< how files are read and written
   bool stop_when_saturated = true;
   std::int64_t patience = 1;         ///< exits that may fail to improve
   double improvement = 0.005;        ///< that counts, as a fraction
@@ -75,9 +80,11 @@ nn::FitObserver fit_observer(const TrainingObserver& observer, const Stage& stag
 struct BlockResult {
   BlockPlan plan;
   std::int64_t measured_peak_bytes = 0;
-  double train_seconds = 0.0;       ///< steps, waiting for input included
-  double cache_seconds = 0.0;       ///< filling the cache with the block's outputs
-  double cache_wait_seconds = 0.0;  ///< of train_seconds: waiting for the cache
+  double train_seconds = 0.0;         ///< steps, waiting for input included
+  double cache_seconds = 0.0;         ///< filling the cache with the block's outputs
+  double cache_wait_seconds = 0.0;    ///< of train_seconds: waiting for the cache
+  double fill_wait_seconds = 0.0;     ///< of cache_seconds: waiting for the old and the new cache
+  std::int64_t cache_host_bytes = 0;  ///< most host memory that caches and their buffers took
   double evaluation_seconds = 0.0;
 };
 

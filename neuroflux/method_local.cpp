@@ -95,6 +95,8 @@ class LocalMethod : public Method {
       described.evaluation_seconds = block.evaluation_seconds;
       described.cache_seconds = block.cache_seconds;
       described.cache_wait_seconds = block.cache_wait_seconds;
+      described.fill_wait_seconds = block.fill_wait_seconds;
+      described.cache_host_bytes = block.cache_host_bytes;
       summary.batches.push_back(block.plan.batch);
     }
     for (const ExitResult& exit : result.exits)

@@ -30,6 +30,9 @@ void check_plan_options(const PlanOptions& options) {
   NF_CHECK(options.linear_points >= 2,
            "plan: a line through measured peaks needs at least 2 of them, got {}",
            options.linear_points);
+  NF_CHECK(options.cache_views >= 1 && options.cache_views <= kMaxCacheViews,
+           "plan: the cached views must be in [1, {}], got {}", kMaxCacheViews,
+           options.cache_views);
   nn::check_optimizer_options(options.optimizer);
 }
 

@@ -19,6 +19,9 @@ namespace nf {
 /// No batch is larger; products with it can't overflow.
 inline constexpr std::int64_t kMaxBatch = std::int64_t{1} << 24;
 
+/// Cached copies of the training set; more would only be epochs by another name.
+inline constexpr std::int64_t kMaxCacheViews = 1000;
+
 /// Where the peaks come from by which batches are chosen.
 enum class MemoryModel : std::uint8_t {
   exact,   ///< the very steps on the meta device
@@ -38,6 +41,7 @@ struct PlanOptions {
   std::int64_t validation_count = 5000;
   std::int64_t test_count = 10000;
   DType cache_dtype = DType::bf16;
+  std::int64_t cache_views = 1;  ///< cached copies of the training set, each augmented anew
   nn::OptimizerOptions optimizer;
   std::int64_t epochs = 6;  ///< per block, or of the whole net
   /// Whether later blocks may not be needed (see expected_seconds), and after how many exits
@@ -91,6 +95,7 @@ struct Plan {
   std::vector<BlockPlan> blocks;  ///< empty unless it fits
   std::int64_t predicted_peak_bytes = 0;
   std::int64_t minimum_budget = 0;  ///< least bytes with which every unit can be trained at batch 1
+  std::int64_t cache_views = 1;     ///< copies of the training set that are cached
   std::int64_t cache_bytes = 0;     ///< most that lies on storage at once: two generations
   std::int64_t full_parameters = 0;
   double predicted_seconds = 0.0;  ///< of training, cache and validation when all blocks are run

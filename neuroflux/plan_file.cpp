@@ -110,6 +110,7 @@ json to_json(const Plan& plan) {
   return {{"auxiliary_rule", plan.auxiliary_rule},
           {"partition", plan.partition},
           {"time_source", plan.time_source},
+          {"cache_views", plan.cache_views},
           {"cache_bytes", plan.cache_bytes},
           {"predicted_seconds", plan.predicted_seconds},
           {"expected_seconds", plan.expected_seconds},

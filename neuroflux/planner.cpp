@@ -27,6 +27,7 @@ void Planner::begin() {
   plan_.budget = options_.budget;
   plan_.batch = options_.batch;
   plan_.auxiliary_rule = rule_.name();
+  plan_.cache_views = options_.cache_views;
   plan_.partition = to_string(options_.partition);
   plan_.time_source = times_.source();
   plan_.full_parameters = model_.parameter_count();

@@ -45,7 +45,8 @@ class Planner {
   BlockTime time_of(const BlockPlan& block) const;
   double chance(std::int64_t first_unit) const;
   double expected(const BlockPlan& block) const;
-  std::int64_t cached_bytes(std::int64_t last_unit, bool with_validation) const;
+  /// Of all that is cached behind a unit, or of one view of the training set.
+  std::int64_t cached_bytes(std::int64_t last_unit, bool all) const;
   std::vector<const PassTimes*> pass_times(UnitRange range) const;
   void add_block(const BlockPlan& block);
 

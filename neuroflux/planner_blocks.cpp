@@ -141,7 +141,7 @@ std::vector<const PassTimes*> Planner::pass_times(UnitRange range) const {
 
 BlockTime Planner::time_of(const BlockPlan& block) const {
   BlockWork work{options_.epochs, options_.train_count, options_.validation_count, 0,
-                 block.cache_bytes};
+                 block.cache_bytes, options_.cache_views};
   if (block.first_unit > 0) work.read_bytes = cached_bytes(block.first_unit - 1, false);
   return block_time(pass_times({block.first_unit, block.last_unit}), block.batch, work, storage_);
 }
@@ -161,7 +161,7 @@ double Planner::expected(const BlockPlan& block) const {
   return reached * (block.time.train + block.time.evaluation) + goes_on * block.time.cache;
 }
 
-std::int64_t Planner::cached_bytes(std::int64_t last_unit, bool with_validation) const {
+std::int64_t Planner::cached_bytes(std::int64_t last_unit, bool all) const {
   CacheSpec spec;
   spec.sample_shape = unit_plan(last_unit).output;
   spec.dtype = options_.cache_dtype;
@@ -172,7 +172,11 @@ std::int64_t Planner::cached_bytes(std::int64_t last_unit, bool with_validation)
     return cache_bytes(spec);
   };
   const std::int64_t train = bytes("train", options_.train_count);
-  return with_validation ? train + bytes("validation", options_.validation_count) : train;
+  if (!all) return train;
+  NF_CHECK(train < (std::int64_t{1} << 60) / options_.cache_views,
+           "plan: {} cached views of {} bytes each take more than can be addressed",
+           options_.cache_views, train);
+  return options_.cache_views * train + bytes("validation", options_.validation_count);
 }
 
 void Planner::add_block(const BlockPlan& block) {

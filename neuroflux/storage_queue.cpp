@@ -19,6 +19,12 @@ std::string_view to_string(StorageEngine engine) {
   return "?";
 }
 
+StorageEngine parse_storage_engine(std::string_view name) {
+  for (const auto engine : {StorageEngine::automatic, StorageEngine::uring, StorageEngine::threads})
+    if (name == to_string(engine)) return engine;
+  fail("storage engine: must be automatic, io_uring or threads, got \"{}\"", name);
+}
+
 void StorageQueue::read(const DiskFile& file, std::int64_t offset, std::span<std::byte> bytes,
                         std::uint64_t tag) {
   request({file, offset, bytes, tag});

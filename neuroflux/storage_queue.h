@@ -17,6 +17,8 @@ namespace nf {
 
 enum class StorageEngine : std::uint8_t { automatic, uring, threads };
 std::string_view to_string(StorageEngine engine);
+/// Throws Error for any other name than to_string gives.
+StorageEngine parse_storage_engine(std::string_view name);
 
 struct StorageQueueOptions {
   StorageEngine engine = StorageEngine::automatic;  // automatic: uring where it can be had

@@ -28,7 +28,9 @@ json block_json(const BlockSummary& block) {
           {"train_seconds", or_null(block.train_seconds)},
           {"evaluation_seconds", or_null(block.evaluation_seconds)},
           {"cache_seconds", or_null(block.cache_seconds)},
-          {"cache_wait_seconds", or_null(block.cache_wait_seconds)}};
+          {"cache_wait_seconds", or_null(block.cache_wait_seconds)},
+          {"fill_wait_seconds", or_null(block.fill_wait_seconds)},
+          {"cache_host_bytes", or_null(block.cache_host_bytes)}};
 }
 
 const char* status(const MethodSummary& method) {

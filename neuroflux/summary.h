@@ -17,7 +17,11 @@ struct BlockSummary {
   std::optional<std::int64_t> measured_peak_bytes;
   std::int64_t cache_bytes = 0;
   std::optional<double> predicted_seconds;  ///< of train and cache
-  std::optional<double> train_seconds, cache_seconds, cache_wait_seconds, evaluation_seconds;
+  /// Filling the cache is counted in cache_seconds; waiting for storage while training in
+  /// cache_wait_seconds, while filling in fill_wait_seconds.
+  std::optional<double> train_seconds, cache_seconds, cache_wait_seconds, fill_wait_seconds,
+      evaluation_seconds;
+  std::optional<std::int64_t> cache_host_bytes;  ///< most that caches took of host memory
 };
 
 struct ExitSummary {

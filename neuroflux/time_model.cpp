@@ -59,7 +59,7 @@ BlockTime block_time(const std::vector<const PassTimes*>& units, std::int64_t ba
   time.evaluation = epochs * with_reading(sum(&PassTimes::evaluate, work.validation_count),
                                           work.validation_count);
   if (work.write_bytes > 0) {
-    const std::int64_t count = work.train_count + work.validation_count;
+    const std::int64_t count = work.cache_views * work.train_count + work.validation_count;
     const double compute = with_reading(sum(&PassTimes::forward, count), count);
     time.cache = std::max(compute, static_cast<double>(work.write_bytes) / storage.write);
   }

@@ -69,6 +69,7 @@ struct BlockWork {
   std::int64_t train_count = 1, validation_count = 0;
   std::int64_t read_bytes = 0;   ///< of its input's training set in the cache; 0: not cached
   std::int64_t write_bytes = 0;  ///< of its outputs; 0: it is the last and writes none
+  std::int64_t cache_views = 1;  ///< of the training set among these outputs
 };
 
 /// Seconds over all epochs.

@@ -131,6 +131,7 @@ class Parser {
   // What the library wants in another form.
   bool without_onednn_ = false;
   bool without_early_stop_ = false;
+  bool cache_buffered_ = false;
   DataShape shape_;
   std::int64_t train_images_ = 50000;
   std::string storage_ = "f32";
@@ -296,6 +297,21 @@ void Parser::add_method() {
                   parse_names(text, {"f32", "bf16", "f16"});
                   training.cache_dtype = parse_dtype(text);
                 });
+  flags_.whole("--cache-views", options_.cache_views, std::int64_t{1},
+               "Augmented copies of the training set that are cached, one epoch each in turn; 1: a "
+               "single one, not augmented",
+               kMaxCacheViews);
+  flags_.parsed("--cache", "PLACE", to_string(training.cache_place),
+                "Where activations are cached: disk, memory (of the host)",
+                [&training](const std::string& text) {
+                  parse_names(text, {"disk", "memory"});
+                  training.cache_place = text == "disk" ? CachePlace::disk : CachePlace::memory;
+                });
+  flags_.parsed("--cache-host-memory", "BYTES", "all",
+                "Host memory that caches there and the buffers of all may take together",
+                [&training](const std::string& text) {
+                  training.cache_host_bytes = text == "all" ? 0 : parse_bytes(text);
+                });
   flags_.whole("--seed", training.seed, std::uint64_t{0},
                "Of weights, split, order and augmentation");
 }
@@ -350,6 +366,14 @@ void Parser::add_training() {
                   NF_CHECK(!text.empty(), "must not be empty");
                   training.cache_folder = text;
                 });
+  flags_.parsed("--cache-io", "NAME", "automatic",
+                "How its files are read and written: io_uring, threads, or automatic, which takes "
+                "the first where the kernel has it",
+                [&training](const std::string& text) {
+                  training.cache_storage.queue.engine = parse_storage_engine(text);
+                });
+  flags_.toggle("--cache-buffered", cache_buffered_,
+                "Let its files go through the system's page cache");
 }
 
 void Parser::add_device() {
@@ -472,6 +496,7 @@ void Parser::finish() {
   if (profile_flag_ != nullptr && profile_flag_->count() == 0)
     options_.profile = trains() && options_.device.device.kind != DeviceKind::simt;
   options_.training.stop_when_saturated = !without_early_stop_;
+  options_.training.cache_storage.direct = !cache_buffered_;
   options_.data_options.seed = options_.training.seed;
   std::vector<std::string> left_out{"run-dir", "cache-dir", "trace"};
   if (profile_flag_ != nullptr && profile_flag_->count() == 0) left_out.emplace_back("profile");

@@ -87,11 +87,20 @@ const Batch* Loader::next() {
   return &slot.batch;
 }
 
-std::int32_t Loader::read_sample(std::int64_t position, float* out) const {
+std::int32_t Loader::read_sample(std::int64_t position, float* out, std::int64_t epoch) const {
+  if (!options_.augment || position < 0 || position >= count()) return read(position, out, nullptr);
+  const std::int64_t index = indices_[static_cast<std::size_t>(position)];
+  RandomStream augment(
+      random_key(options_.seed, Purpose::augment, static_cast<std::uint64_t>(epoch)),
+      static_cast<std::uint64_t>(index));
+  return read(position, out, &augment);
+}
+
+std::int32_t Loader::read(std::int64_t position, float* out, RandomStream* augment) const {
   NF_CHECK(position >= 0 && position < count(), "loader: sample must be in [0, {}), is {}", count(),
            position);
   const std::int64_t index = indices_[static_cast<std::size_t>(position)];
-  transform_.apply(*set_, index, out, nullptr);
+  transform_.apply(*set_, index, out, augment);
   return set_->labels[static_cast<std::size_t>(index)];
 }
 

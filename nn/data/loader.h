@@ -44,7 +44,11 @@ class Loader : public BatchSource {
 
   /// Writes sample `position` of the unshuffled order, not augmented, as (H, W, C), and returns its
   /// label. Independent of start and next; may be called from any thread.
-  std::int32_t read_sample(std::int64_t position, float* out) const;
+  std::int32_t read_sample(std::int64_t position, float* out) const {
+    return read(position, out, nullptr);
+  }
+  /// The same as the loader prepares it in that epoch, augmented where it augments.
+  std::int32_t read_sample(std::int64_t position, float* out, std::int64_t epoch) const;
 
   /// Seconds that `next` has waited for the background threads, since construction.
   double wait_seconds() const { return wait_seconds_; }
@@ -64,6 +68,7 @@ class Loader : public BatchSource {
     std::int64_t position;  // of the first within the epoch
   };
 
+  std::int32_t read(std::int64_t position, float* out, RandomStream* augment) const;
   void work(const std::stop_token& stop);
   bool claimable() const;
   Task claim();

@@ -52,12 +52,11 @@ TrainingData::TrainingData(ImageSet train, ImageSet test, const TrainingDataOpti
 }
 
 std::unique_ptr<Loader> TrainingData::train() const {
-  return std::make_unique<Loader>(
-      train_, split_.train, transform_,
-      LoaderOptions{.shuffle = true,
-                    .augment = options_.crop_padding > 0 || options_.flip,
-                    .seed = options_.seed,
-                    .threads = options_.threads});
+  return std::make_unique<Loader>(train_, split_.train, transform_,
+                                  LoaderOptions{.shuffle = true,
+                                                .augment = augments(),
+                                                .seed = options_.seed,
+                                                .threads = options_.threads});
 }
 
 std::unique_ptr<Loader> TrainingData::in_order(const std::shared_ptr<const ImageSet>& set,
@@ -68,6 +67,11 @@ std::unique_ptr<Loader> TrainingData::in_order(const std::shared_ptr<const Image
 
 std::unique_ptr<Loader> TrainingData::train_in_order() const {
   return in_order(train_, split_.train);
+}
+std::unique_ptr<Loader> TrainingData::train_augmented_in_order() const {
+  return std::make_unique<Loader>(
+      train_, split_.train, transform_,
+      LoaderOptions{.augment = augments(), .seed = options_.seed, .threads = options_.threads});
 }
 std::unique_ptr<Loader> TrainingData::validation() const {
   return in_order(train_, split_.validation);

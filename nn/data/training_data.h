@@ -39,12 +39,16 @@ class TrainingData {
     return static_cast<std::int64_t>(split_.validation.size());
   }
   std::int64_t test_count() const { return static_cast<std::int64_t>(test_indices_.size()); }
+  /// Whether images differ from epoch to epoch.
+  bool augments() const { return options_.crop_padding > 0 || options_.flip; }
   const TransformOptions& transform() const { return transform_.options(); }
 
   /// Shuffled and augmented, anew each epoch.
   std::unique_ptr<Loader> train() const;
   /// The same images in order, not augmented.
   std::unique_ptr<Loader> train_in_order() const;
+  /// In order too, each augmented as in the same epoch of train().
+  std::unique_ptr<Loader> train_augmented_in_order() const;
   std::unique_ptr<Loader> validation() const;
   std::unique_ptr<Loader> test() const;
 

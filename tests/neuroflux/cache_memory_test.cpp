@@ -8,6 +8,7 @@
 
 #include "engine/random.h"
 #include "neuroflux/memory_caches.h"
+#include "neuroflux/run_caches.h"
 #include "tests/neuroflux/cache_fixture.h"
 
 namespace nf {
@@ -205,6 +206,37 @@ TEST_F(CacheMemory, ReaderOutlivesItsCache) {
   caches.remove("block1");
   EXPECT_EQ(read(kept, 4, 0).size(), 29U);
   EXPECT_THAT(message_of([&] { caches.read("block1"); }), HasSubstr("there is none"));
+}
+
+TEST_F(CacheMemory, ViewsTakeTurnsByEpoch) {
+  const auto host = std::make_shared<HostMemory>();
+  CacheSpec made = spec(29, 100, DType::f32);
+  std::vector<std::unique_ptr<CacheReader>> views;
+  for (int view = 0; view < 3; ++view) {
+    made.name = fmt::format("view{}", view);
+    CacheWriter writer(folder_, made);
+    const std::vector<float> samples(29 * 12, static_cast<float>(view));
+    writer.append(samples.data(), std::vector<std::int32_t>(29, view).data(), 29);
+    writer.close();
+    views.push_back(
+        std::make_unique<CacheReader>(folder_, made.name, CacheReadOptions{.host = host}));
+  }
+  ViewedReader viewed(std::move(views));
+  EXPECT_EQ(viewed.count(), 29);
+  for (const std::int64_t epoch : {0, 1, 2, 3, 7}) {
+    viewed.start(29, epoch);
+    const nn::Batch* batch = viewed.next();
+    EXPECT_EQ(batch->labels.front(), epoch % 3);
+    EXPECT_EQ(batch->images.back(), static_cast<float>(epoch % 3));
+    if (epoch == 3) {
+      EXPECT_EQ(viewed.next(), nullptr);
+    }
+  }
+  // The views that were left in mid-epoch hold no buffers.
+  viewed.start(10, 1);
+  const std::int64_t one = host->used();
+  viewed.start(10, 2);
+  EXPECT_EQ(host->used(), one);
 }
 
 struct Access {

@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 
+#include "neuroflux/cache_plan.h"
 #include "nn/models/registry.h"
 
 namespace nf {
@@ -57,6 +59,7 @@ class LocalTraining : public testing::Test {
     options.test_count = data.test_count();
     options.partition = PartitionRule::homogeneous;
     options.rho = 0.2;
+    options.cache_views = views_;
     const Plan plan = make_plan(*net_, *rule_, options, device());
     EXPECT_TRUE(plan.fits) << "needs " << plan.minimum_budget;
     return plan;
@@ -73,7 +76,7 @@ class LocalTraining : public testing::Test {
   }
 
   // Flips one byte of a block's training cache.
-  void damage_cache(std::int64_t block, std::uintmax_t offset) const {
+  void damage_cache(const std::string& block, std::uintmax_t offset) const {
     const fs::path path = training_.cache_folder / fmt::format("train-after-block-{}.data", block);
     std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
     ASSERT_TRUE(file.good()) << path;
@@ -89,6 +92,7 @@ class LocalTraining : public testing::Test {
   std::unique_ptr<nn::Model> net_;
   std::shared_ptr<const AuxiliaryRule> rule_ = make_auxiliary_rule("adaptive");
   std::size_t blocks_ = 0;
+  std::int64_t views_ = 1;
 };
 
 TEST_F(LocalTraining, LearnsWithinTheBudgetAtThePredictedPeaks) {
@@ -134,7 +138,7 @@ TEST_F(LocalTraining, DamagedChunksAreRecomputedAndNothingElseChanges) {
       train({.on_epoch =
                  [&](const Stage& stage, const nn::EpochMetrics& metrics) {
                    if (stage.block < 2 || stage.block > 3 || metrics.epoch != 1) return;
-                   damage_cache(stage.block - 1, 100);
+                   damage_cache(std::to_string(stage.block - 1), 100);
                    ++damaged;
                  },
              .on_message = [&](const std::string& message) { messages.push_back(message); }});
@@ -192,6 +196,121 @@ TEST_F(LocalTraining, ACacheFolderThatWasThereStays) {
   fs::create_directories(training_.cache_folder);
   train();
   EXPECT_TRUE(fs::is_empty(training_.cache_folder));
+}
+
+TEST_F(LocalTraining, CachesInMemoryTrainTheSameBitsWithoutFiles) {
+  const LocalResult files = train();
+  training_.cache_place = CachePlace::memory;
+  bool folder_seen = false;
+  const LocalResult memory = train({.on_batch = [&](const Stage&) {
+    folder_seen = folder_seen || fs::exists(training_.cache_folder);
+  }});
+  EXPECT_FALSE(folder_seen);
+  EXPECT_EQ(files.weights, memory.weights);
+  EXPECT_EQ(files.test_accuracy, memory.test_accuracy);
+}
+
+TEST_F(LocalTraining, LeastHostMemoryTrainsTheSameBitsAndOneByteLessIsRefusedBeforeTraining) {
+  const LocalResult unlimited = train();
+  for (const CachePlace place : {CachePlace::disk, CachePlace::memory})
+    for (const std::int64_t views : {1, 2}) {
+      SCOPED_TRACE(fmt::format("{} {}", to_string(place), views));
+      views_ = views;
+      training_.cache_place = place;
+      training_.cache_host_bytes = 1;
+      int steps = 0;
+      const auto refusal = [&]() -> std::string {
+        try {
+          train({.on_step = [&](const Stage&, const nn::StepProgress&) { ++steps; }});
+        } catch (const Error& error) {
+          return error.what();
+        }
+        return "no error";
+      };
+      const std::string message = refusal();
+      EXPECT_EQ(steps, 0);
+      long long least = 0;
+      ASSERT_EQ(std::sscanf(message.c_str(),
+                            "activation caches: they take %lld bytes of host memory at the "
+                            "least, the limit is 1",
+                            &least),
+                1)
+          << message;
+      training_.cache_host_bytes = least;
+      const LocalResult limited = train();
+      std::int64_t most = 0;
+      for (const BlockResult& block : limited.blocks) most = std::max(most, block.cache_host_bytes);
+      EXPECT_EQ(most, least);
+      if (views == 1) {
+        EXPECT_EQ(limited.weights, unlimited.weights);
+      }
+      training_.cache_host_bytes = least - 1;
+      EXPECT_THAT(refusal(), HasSubstr(fmt::format("{} bytes of host memory at the least", least)));
+    }
+}
+
+TEST_F(LocalTraining, ViewsAreTheImagesOfTheirEpochAndEpochsCycleThroughThem) {
+  views_ = 2;
+  training_.epochs = 5;
+  // Of the cache's files while the second block trains: view 1, view 2.
+  std::vector<std::string> views[2];
+  std::vector<double> losses[2];
+  for (int run = 0; run < 2; ++run)
+    train({.on_epoch = [&](const Stage& stage, const nn::EpochMetrics& metrics) {
+      for (const nn::OutputMetrics& output : metrics.outputs)
+        losses[run].push_back(output.train_loss);
+      if (stage.block == 2 && metrics.epoch == 1)
+        for (const int view : {1, 2}) {
+          const fs::path path =
+              training_.cache_folder / fmt::format("train-after-block-1-view-{}.data", view);
+          views[run].push_back(read_file(path));
+        }
+    }});
+  ASSERT_EQ(views[0].size(), 2U);
+  EXPECT_NE(views[0][0], views[0][1]);
+  EXPECT_EQ(views[0], views[1]);
+  EXPECT_EQ(losses[0], losses[1]);
+  EXPECT_FALSE(fs::exists(training_.cache_folder));
+  training_.seed = 4;
+  train({.on_epoch = [&](const Stage& stage, const nn::EpochMetrics& metrics) {
+    if (stage.block != 2 || metrics.epoch != 1) return;
+    EXPECT_NE(views[0][0], read_file(training_.cache_folder / "train-after-block-1-view-1.data"));
+  }});
+}
+
+TEST_F(LocalTraining, DamagedViewIsRecomputedFromItsOwnAugmentation) {
+  views_ = 2;
+  const LocalResult clean = train();
+  std::vector<std::string> messages;
+  // Epoch 2 reads view 2.
+  const LocalResult repaired =
+      train({.on_epoch =
+                 [&](const Stage& stage, const nn::EpochMetrics& metrics) {
+                   if (stage.block == 3 && metrics.epoch == 1) damage_cache("2-view-2", 100);
+                 },
+             .on_message = [&](const std::string& message) { messages.push_back(message); }});
+  ASSERT_EQ(messages.size(), 1U);
+  EXPECT_THAT(messages[0], HasSubstr("train-after-block-2-view-2"));
+  EXPECT_THAT(messages[0], Not(HasSubstr("other values")));
+  EXPECT_EQ(clean.weights, repaired.weights);
+}
+
+TEST_F(LocalTraining, PlanReservesEachView) {
+  const nn::TrainingData data = this->data();
+  const Plan one = make(data);
+  views_ = 3;
+  const Plan three = make(data);
+  ASSERT_EQ(three.blocks.size(), one.blocks.size());
+  for (std::size_t k = 0; k + 1 < one.blocks.size(); ++k) {
+    const auto bytes = [&](const Plan& plan) {
+      return cache_generation(plan, k, data, DType::bf16).bytes(CachePlace::disk);
+    };
+    const CacheGeneration single = cache_generation(one, k, data, DType::bf16);
+    EXPECT_EQ(three.blocks[k].cache_bytes - one.blocks[k].cache_bytes,
+              2 * cache_bytes(single.train.front()));
+    EXPECT_EQ(bytes(one), one.blocks[k].cache_bytes);
+    EXPECT_EQ(bytes(three), three.blocks[k].cache_bytes);
+  }
 }
 
 TEST(FitOptions, TheStepScheduleCutsByEpochs) {
