@@ -199,6 +199,49 @@ TEST_F(Training, ACacheFolderMayBeSharedAndStays) {
   EXPECT_TRUE(fs::is_empty(file("scratch")));
 }
 
+TEST_F(Training, WhereAndHowActivationsAreCachedDoesNotChangeAWeight) {
+  const Arguments command =
+      Arguments{"train", "--no-early-stop", "--budget", "700K", "--crop", "1", "--overwrite"} +
+      kTiny;
+  const std::vector<Arguments> ways{{},
+                                    {"--cache", "memory"},
+                                    {"--cache-io", "threads", "--cache-buffered"},
+                                    {"--cache-host-memory", "8MiB"}};
+  std::string weights;
+  for (const Arguments& way : ways) {
+    const ProgramResult result = run(command + way + Arguments{"--run-dir", "run"});
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const std::string found = read_text(file("run/neuroflux.safetensors"));
+    if (weights.empty()) weights = found;
+    EXPECT_EQ(found, weights) << testing::PrintToString(way);
+    const json blocks = read_json("run/summary.json").at("methods").at(0).at("blocks");
+    ASSERT_GE(blocks.size(), 2U);
+    for (const json& block : blocks) {
+      EXPECT_GT(block.at("cache_host_bytes"), 0);
+      EXPECT_LE(block.at("fill_wait_seconds"), block.at("cache_seconds"));
+      EXPECT_LE(block.at("cache_wait_seconds"), block.at("train_seconds"));
+    }
+  }
+}
+
+TEST_F(Training, CachedViewsTakeTheirSpaceAndNeedAugmentation) {
+  const Arguments command = Arguments{"train", "--no-early-stop", "--budget", "700K", "--run-dir",
+                                      "run",   "--cache-views"} +
+                            Arguments{"2"} + kTiny;
+  expect_refusal(run(command), 2, "2 views of images that are not augmented would be alike");
+  const ProgramResult result = run(command + Arguments{"--flip"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(read_json("run/plan.json").at("methods").at(0).at("cache_views"), 2);
+  expect_whole_files();
+}
+
+TEST_F(Training, TooLittleHostMemoryForTheCacheIsRefusedAtOnce) {
+  const ProgramResult result =
+      run(Arguments{"train", "--budget", "700K", "--cache-host-memory", "9K", "--run-dir", "run"} +
+          kTiny);
+  expect_refusal(result, 1, "bytes of host memory at the least, the limit is 9216");
+}
+
 TEST_F(Training, ATraceMayLieInTheRunFolder) {
   const ProgramResult result =
       run(Arguments{"train", "--method", "bp", "--run-dir", "run", "--trace", "run/memory.csv"} +
