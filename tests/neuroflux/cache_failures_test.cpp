@@ -6,6 +6,7 @@
 
 #include "tests/neuroflux/cache_fixture.h"
 #include "tests/support/file_size_limit.h"
+#include "tests/support/small_file_system.h"
 
 namespace nf {
 namespace {
@@ -161,6 +162,100 @@ TEST_F(CacheFailures, FailedWriteNamesFileAndByteAndEndsTheWriter) {
     EXPECT_THAT(message_of([&] { writer.close(); }), HasSubstr("close after a failure"));
   }
   EXPECT_FALSE(fs::exists(folder_));
+}
+
+TEST_F(CacheFailures, FullFileSystemIsSaidWithNeedAndHave) {
+  const test::SmallFileSystem small(root_ / "small", 64 << 10);
+  if (!small.refusal().empty()) GTEST_SKIP() << "no mount: " << small.refusal();
+  const CacheSpec large = spec(29 * 4);  // 29 chunks of 4 KiB, labels and manifest
+  const fs::path inside = root_ / "small" / "cache";
+  EXPECT_THAT(message_of([&] { CacheWriter(inside, large); }),
+              AllOf(HasSubstr("Error: "), HasSubstr(inside.string()),
+                    HasSubstr(fmt::format("needs {} bytes", cache_bytes(large))),
+                    HasSubstr(" are free"), Not(HasSubstr("\n"))));
+  EXPECT_TRUE(fs::is_empty(root_ / "small"));
+}
+
+TEST_F(CacheFailures, FileSystemThatFillsUpDuringAFillEndsItCleanly) {
+  const test::SmallFileSystem small(root_ / "small", 64 << 10);
+  if (!small.refusal().empty()) GTEST_SKIP() << "no mount: " << small.refusal();
+  const fs::path inside = root_ / "small" / "cache";
+  {
+    CacheWriter writer(inside, spec(29));
+    const std::vector<float> samples(29 * 12);
+    const std::vector<std::int32_t> labels(29);
+    writer.append(samples.data(), labels.data(), 29);
+    // Others take what is left; the manifest has no blocks of its own yet.
+    std::ofstream rest(root_ / "small" / "rest", std::ios::binary);
+    const std::vector<char> block(4096);
+    while (rest.write(block.data(), 4096).flush()) {
+    }
+    EXPECT_THAT(message_of([&] { writer.close(); }),
+                AllOf(HasSubstr("Error: "), HasSubstr((inside / "block1.json.tmp").string()),
+                      HasSubstr("No space left on device"), Not(HasSubstr("\n"))));
+  }
+  EXPECT_FALSE(fs::exists(inside));
+  EXPECT_TRUE(fs::exists(root_ / "small" / "rest"));
+}
+
+TEST_F(CacheFailures, RepairGoesOnInAFullFileSystem) {
+  const test::SmallFileSystem small(root_ / "small", 64 << 10);
+  if (!small.refusal().empty()) GTEST_SKIP() << "no mount: " << small.refusal();
+  folder_ = root_ / "small" / "cache";
+  write(spec(29));
+  flip(file(".data"), 2 * 4096);
+  std::ofstream rest(root_ / "small" / "rest", std::ios::binary);
+  const std::vector<char> block(4096);
+  while (rest.write(block.data(), 4096).flush()) {
+  }
+  // Other values than at first, so that the manifest would have to be written too.
+  std::string warning;
+  CacheReader repairing =
+      reader({.shuffle = false,
+              .recompute = [](auto, auto n, float* out) { std::fill_n(out, n * 12, 0.5F); },
+              .warn = [&](const std::string& text) { warning = text; }});
+  repairing.start(29, 0);
+  const nn::Batch* batch = repairing.next();
+  EXPECT_EQ(batch->images[8 * 12], 0.5F);
+  EXPECT_THAT(warning, AllOf(HasSubstr("samples 8 to 11 recomputed, not repaired in the file: "),
+                             HasSubstr("No space left on device")));
+  EXPECT_FALSE(fs::exists(folder_ / "block1.json.tmp"));
+}
+
+TEST_F(CacheFailures, FolderRemovedWhileReadingIsReadToItsEnd) {
+  write(spec(203));
+  std::vector<std::string> warnings;
+  CacheReader orphan =
+      reader({.window_chunks = 2,
+              .read_ahead_chunks = 1,
+              .recompute = [](auto first, auto n, float* out) { fill(first, n, 12, out); },
+              .warn = [&](const std::string& text) { warnings.push_back(text); }});
+  orphan.start(9, 0);
+  ASSERT_NE(orphan.next(), nullptr);
+  fs::remove_all(folder_);
+  // The system keeps what is open: later epochs find it too.
+  EXPECT_EQ(read(orphan, 9, 1).size(), 203U);
+  EXPECT_THAT(warnings, ::testing::IsEmpty());
+  EXPECT_THAT(message_of([&] { reader(); }),
+              AllOf(HasSubstr("DataError: "), HasSubstr(file(".json").string()),
+                    HasSubstr("No such file")));
+}
+
+TEST_F(CacheFailures, EveryChunkLostIsRecomputedOnce) {
+  write(spec(203));
+  int calls = 0;
+  CacheReader repairing =
+      reader({.window_chunks = 3, .recompute = [&](auto first, auto n, float* out) {
+                ++calls;
+                fill(first, n, 12, out);
+              }});
+  fs::resize_file(file(".data"), 0);
+  EXPECT_EQ(read(repairing, 10, 0).size(), 203U);
+  EXPECT_EQ(calls, 51);
+  EXPECT_EQ(read(repairing, 10, 1).size(), 203U);
+  EXPECT_EQ(calls, 51);
+  CacheReader strict = reader();
+  EXPECT_EQ(read(strict, 10, 0).size(), 203U);
 }
 
 TEST_F(CacheFailures, FailedManifestLeavesNothing) {

@@ -295,6 +295,18 @@ TEST_F(LocalTraining, DamagedViewIsRecomputedFromItsOwnAugmentation) {
   EXPECT_EQ(clean.weights, repaired.weights);
 }
 
+TEST_F(LocalTraining, CacheFolderRemovedDuringARunEndsItWithFileAndReason) {
+  try {
+    train({.on_epoch = [&](const Stage& stage, const nn::EpochMetrics& metrics) {
+      if (stage.block == 2 && metrics.epoch == 1) fs::remove_all(training_.cache_folder);
+    }});
+    FAIL() << "no error";
+  } catch (const DataError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("train-after-block-1.json: No such file or directory"));
+  }
+  EXPECT_FALSE(fs::exists(training_.cache_folder));
+}
+
 TEST_F(LocalTraining, PlanReservesEachView) {
   const nn::TrainingData data = this->data();
   const Plan one = make(data);
