@@ -10,9 +10,9 @@
 
 namespace nf {
 
-/// {auxiliary_rule, partition, time_source, cache_views, cache_bytes, predicted_seconds, expected_seconds,
-/// units: [{name, auxiliary_width, …}], blocks: [{first_unit, last_unit, batch, …}]}. Units and
-/// blocks are counted from 1.
+/// {auxiliary_rule, partition, time_source, cache_views, cache_bytes, predicted_seconds,
+/// expected_seconds, units: [{name, auxiliary_width, …}], blocks: [{first_unit, last_unit, batch,
+/// …}]}. Units and blocks are counted from 1.
 nlohmann::json to_json(const Plan& plan);
 
 /// What a plan file decides: name of the auxiliary rule, the widths and the blocks. The file is a
