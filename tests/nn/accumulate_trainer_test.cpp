@@ -112,7 +112,7 @@ TEST(Accumulate, WithBatchNormItIsTheLoopWrittenOut) {
                                              part.labels.data(), part.size);
       Tape tape;
       const Tensor logits = model->forward({.tape = &tape, .training = true}, staged.images);
-      const CrossEntropy loss = softmax_cross_entropy(&tape, logits, staged.labels);
+      const CrossEntropy loss = softmax_cross_entropy_with_gradient(&tape, logits, staged.labels);
       tape.backward(loss.loss, Tensor::full(context, {1}, share));
       expected.result.loss += share * static_cast<double>(loss.loss.to_host<float>()[0]);
       expected.result.correct += loss.correct.to_host<std::int32_t>()[0];
