@@ -31,13 +31,18 @@ class MeasuredTimes : public TimeModel {
         });
   }
 
-  PassTimes whole(nn::Model& model, std::int64_t max_batch) override {
+  PassTimes whole(nn::Model& model, const nn::Segments& segments, std::int64_t max_batch) override {
     const Presence device(*this);
-    nn::BpTrainer trainer(context_, model, options_.optimizer, 0);
-    const auto evaluate = [&](std::int64_t n) { trainer.evaluate(images(), labels(), n); };
+    std::unique_ptr<nn::WholeNetTrainer> trainer;
+    if (segments.empty())
+      trainer = std::make_unique<nn::BpTrainer>(context_, model, options_.optimizer, 0);
+    else
+      trainer =
+          std::make_unique<nn::CheckpointTrainer>(context_, model, options_.optimizer, 0, segments);
+    const auto evaluate = [&](std::int64_t n) { trainer->evaluate(images(), labels(), n); };
     return passes(
         model.options().input, max_batch,
-        [&](std::int64_t n) { trainer.train(images(), labels(), n, kNoUpdate); }, evaluate,
+        [&](std::int64_t n) { trainer->train(images(), labels(), n, kNoUpdate); }, evaluate,
         evaluate);
   }
 

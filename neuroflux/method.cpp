@@ -13,8 +13,9 @@ struct Entry {
   const char* name;
   std::unique_ptr<Method> (*plan)(const MethodInput&);
 };
-constexpr std::array kMethods{Entry{"bp", plan_bp}, Entry{"local", plan_local},
-                              Entry{"neuroflux", plan_neuroflux}};
+constexpr std::array kMethods{Entry{"bp", plan_bp}, Entry{"bp-accumulate", plan_bp_accumulate},
+                              Entry{"bp-checkpoint", plan_bp_checkpoint},
+                              Entry{"local", plan_local}, Entry{"neuroflux", plan_neuroflux}};
 
 }  // namespace
 

@@ -61,6 +61,8 @@ std::unique_ptr<Method> plan_method(const std::string& name, const MethodInput& 
 
 // The methods' own makers, called by plan_method.
 std::unique_ptr<Method> plan_bp(const MethodInput& input);
+std::unique_ptr<Method> plan_bp_accumulate(const MethodInput& input);
+std::unique_ptr<Method> plan_bp_checkpoint(const MethodInput& input);
 std::unique_ptr<Method> plan_local(const MethodInput& input);
 std::unique_ptr<Method> plan_neuroflux(const MethodInput& input);
 

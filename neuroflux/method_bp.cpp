@@ -1,25 +1,30 @@
-// End-to-end backpropagation at the batch that fits.
+// End-to-end backpropagation: at the batch that fits, in micro-batches, or with activations
+// computed again.
 #include "engine/timer.h"
 #include "neuroflux/method.h"
-#include "nn/bp_trainer.h"
+#include "neuroflux/whole_net_plan.h"
 
 namespace nf {
 namespace {
 
 class BpMethod : public Method {
  public:
-  explicit BpMethod(const MethodInput& input) : model_(input.model) {
+  BpMethod(const char* name, WholeNetMethod method, const MethodInput& input)
+      : model_(input.model) {
     const PlanTimer timer(input.times);
-    const BpPlan plan = make_bp_plan(model_, input.plan, input.options.device, input.times);
-    planned_.name = "bp";
+    plan_ = make_whole_net_plan(method, model_, input.plan, input.options.device, input.times);
+    planned_.name = name;
     planned_.plan_seconds = timer.seconds();
-    planned_.fits = plan.fits;
-    planned_.minimum_budget_bytes = plan.minimum_budget;
+    planned_.fits = plan_.fits;
+    planned_.minimum_budget_bytes = plan_.minimum_budget;
     planned_.full_parameters = model_.parameter_count();
-    if (!plan.fits) return;
-    planned_.batches = {plan.batch};
-    planned_.predicted_peak_bytes = plan.predicted_peak_bytes;
-    planned_.predicted_seconds = plan.time.total();
+    if (!plan_.fits) return;
+    planned_.batches = {plan_.batch};
+    if (plan_.micro_batch > 0) planned_.micro_batch = plan_.micro_batch;
+    if (method == WholeNetMethod::checkpoint)
+      planned_.segments = static_cast<std::int64_t>(plan_.segments.size());
+    planned_.predicted_peak_bytes = plan_.predicted_peak_bytes;
+    planned_.predicted_seconds = plan_.time.total();
     planned_.parameters = planned_.full_parameters;
     planned_.flops = model_.flops(model_.input_shape(1));
   }
@@ -27,12 +32,11 @@ class BpMethod : public Method {
   void trace(const ContextPtr& meta, const nn::OptimizerOptions& optimizer,
              MemoryTrace& trace) const override {
     trace.set_stage(describe(stage()));
-    nn::BpTrainer trainer(meta, model_, optimizer, 0);
-    trainer.train(nullptr, nullptr, batch(), {});
+    make_trainer(plan_, meta, model_, optimizer, 0)->train(nullptr, nullptr, batch(), {});
   }
 
   void run(const MethodRun& run, MethodSummary& summary) const override {
-    summary.weights = "bp.safetensors";
+    summary.weights = planned_.name + ".safetensors";
     describe_net(model_, run.data).write(run.folder / summary.weights, train(run, summary));
     measure_speed(run, model_, summary);
   }
@@ -47,19 +51,19 @@ class BpMethod : public Method {
     const ContextPtr context = Context::create(run.device);
     TraceScope trace(context->pool(), run.observer.trace);
     if (run.observer.trace != nullptr) run.observer.trace->set_stage(describe(stage()));
-    nn::BpTrainer trainer(context, model_, scaled_optimizer(run.training, batch()),
-                          run.training.seed);
+    const std::unique_ptr<nn::WholeNetTrainer> trainer = make_trainer(
+        plan_, context, model_, scaled_optimizer(run.training, batch()), run.training.seed);
     const std::unique_ptr<nn::Loader> train = data.train(), validation = data.validation(),
                                       test = data.test();
     const nn::FitObserver observer = fit_observer(run.observer, stage(), trace);
     nn::FitOptions options = fit_options(run.training, batch(), data.train_count());
     options.name = describe(stage());
     const nn::FitResult fitted =
-        nn::fit(trainer, *train, validated ? validation.get() : nullptr, options, observer);
+        nn::fit(*trainer, *train, validated ? validation.get() : nullptr, options, observer);
     const Timer timer;
     if (data.test_count() > 0)
       summary.test_accuracy =
-          nn::evaluate(trainer, *test, batch(), observer.on_evaluated).front().validation_accuracy;
+          nn::evaluate(*trainer, *test, batch(), observer.on_evaluated).front().validation_accuracy;
     summary.evaluation_seconds = fitted.evaluation_seconds + timer.seconds();
     summary.train_seconds = fitted.train_seconds;
     summary.total_seconds =
@@ -73,12 +77,21 @@ class BpMethod : public Method {
   }
 
   nn::Model& model_;
+  WholeNetPlan plan_;
 };
 
 }  // namespace
 
 std::unique_ptr<Method> plan_bp(const MethodInput& input) {
-  return std::make_unique<BpMethod>(input);
+  return std::make_unique<BpMethod>("bp", WholeNetMethod::bp, input);
+}
+
+std::unique_ptr<Method> plan_bp_accumulate(const MethodInput& input) {
+  return std::make_unique<BpMethod>("bp-accumulate", WholeNetMethod::accumulate, input);
+}
+
+std::unique_ptr<Method> plan_bp_checkpoint(const MethodInput& input) {
+  return std::make_unique<BpMethod>("bp-checkpoint", WholeNetMethod::checkpoint, input);
 }
 
 }  // namespace nf

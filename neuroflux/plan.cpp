@@ -1,7 +1,5 @@
 #include "neuroflux/plan.h"
 
-#include <algorithm>
-
 #include "neuroflux/planner.h"
 #include "neuroflux/time_profile.h"
 
@@ -52,33 +50,6 @@ Plan complete_plan(nn::Model& model, const AuxiliaryRule& rule, const PlanChoice
                    const PlanOptions& options, const ContextOptions& target, TimeModel& times) {
   check_plan_options(options);
   return Planner(model, rule, options, target, times).complete(choice);
-}
-
-BpPlan make_bp_plan(nn::Model& model, const PlanOptions& options, const ContextOptions& target,
-                    TimeModel& times) {
-  check_plan_options(options);
-  MemoryProfiler profiler(target, options.optimizer);
-  const auto peak = [&](std::int64_t batch) {
-    return profiler.bp_peak(
-        model, {batch, options.train_count, {options.validation_count, options.test_count}, false});
-  };
-  BpPlan plan;
-  plan.minimum_budget = peak(1);
-  const std::int64_t largest =
-      largest_batch(std::min(options.batch, options.train_count), options.budget, peak);
-  plan.fits = largest > 0;
-  if (!plan.fits) return plan;
-  const PassTimes passes = times.whole(model, largest);
-  plan.batch = fastest_batch({&passes}, largest, options.train_count);
-  plan.predicted_peak_bytes = peak(plan.batch);
-  plan.time = block_time({&passes}, plan.batch,
-                         {options.epochs, options.train_count, options.validation_count, 0, 0}, {});
-  return plan;
-}
-
-BpPlan make_bp_plan(nn::Model& model, const PlanOptions& options, const ContextOptions& target) {
-  check_plan_options(options);
-  return make_bp_plan(model, options, target, *predicted(options, target));
 }
 
 }  // namespace nf

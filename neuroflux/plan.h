@@ -129,17 +129,4 @@ struct PlanChoice {
 Plan complete_plan(nn::Model& model, const AuxiliaryRule& rule, const PlanChoice& choice,
                    const PlanOptions& options, const ContextOptions& target, TimeModel& times);
 
-struct BpPlan {
-  bool fits = false;
-  std::int64_t batch = 0;  ///< the fastest that fits, at most the one wanted
-  std::int64_t predicted_peak_bytes = 0;
-  std::int64_t minimum_budget = 0;  ///< bytes to train at batch 1
-  BlockTime time;                   ///< predicted
-};
-
-/// Plans end-to-end backpropagation under the same options.
-BpPlan make_bp_plan(nn::Model& model, const PlanOptions& options, const ContextOptions& target,
-                    TimeModel& times);
-BpPlan make_bp_plan(nn::Model& model, const PlanOptions& options, const ContextOptions& target);
-
 }  // namespace nf

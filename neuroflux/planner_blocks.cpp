@@ -140,7 +140,7 @@ std::vector<const PassTimes*> Planner::pass_times(UnitRange range) const {
 }
 
 BlockTime Planner::time_of(const BlockPlan& block) const {
-  BlockWork work{options_.epochs, options_.train_count, options_.validation_count, 0,
+  BlockWork work{options_.epochs,   options_.train_count, options_.validation_count, 0,
                  block.cache_bytes, options_.cache_views};
   if (block.first_unit > 0) work.read_bytes = cached_bytes(block.first_unit - 1, false);
   return block_time(pass_times({block.first_unit, block.last_unit}), block.batch, work, storage_);

@@ -32,15 +32,20 @@ class PredictedTimes : public TimeModel {
     return times;
   }
 
-  PassTimes whole(nn::Model& model, std::int64_t max_batch) override {
+  PassTimes whole(nn::Model& model, const nn::Segments& segments, std::int64_t max_batch) override {
     const auto flops = static_cast<double>(model.flops(model.input_shape(1)));
-    nn::BpTrainer trainer(meta_, model, optimizer_, 0);
+    std::unique_ptr<nn::WholeNetTrainer> trainer;
+    if (segments.empty())
+      trainer = std::make_unique<nn::BpTrainer>(meta_, model, optimizer_, 0);
+    else
+      trainer = std::make_unique<nn::CheckpointTrainer>(meta_, model, optimizer_, 0, segments);
+    const double passes = segments.empty() ? 3.0 : 4.0;  // one more forward
     PassTimes times;
     times.stage = proportional(staging(model.options().input), max_batch);
-    times.train = line([&](std::int64_t n) { trainer.train(nullptr, nullptr, n, {}); }, 3.0 * flops,
-                       updates(model.parameter_count()), max_batch);
-    times.evaluate =
-        line([&](std::int64_t n) { trainer.evaluate(nullptr, nullptr, n); }, flops, 0.0, max_batch);
+    times.train = line([&](std::int64_t n) { trainer->train(nullptr, nullptr, n, {}); },
+                       passes * flops, updates(model.parameter_count()), max_batch);
+    times.evaluate = line([&](std::int64_t n) { trainer->evaluate(nullptr, nullptr, n); }, flops,
+                          0.0, max_batch);
     times.forward = times.evaluate;
     return times;
   }

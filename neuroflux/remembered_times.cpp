@@ -2,6 +2,8 @@
 #include <map>
 #include <string>
 
+#include <fmt/ranges.h>
+
 #include "engine/timer.h"
 #include "neuroflux/time_profile.h"
 
@@ -22,10 +24,11 @@ class RememberedTimes : public TimeModel {
                     unit.classifier->parameter_count(), sample.str(), max_batch);
     return remember(passes_, key, [&] { return source_->unit(unit, sample, max_batch); });
   }
-  PassTimes whole(nn::Model& model, std::int64_t max_batch) override {
-    const std::string key = fmt::format("whole {} {} {} {}", model.name(), model.parameter_count(),
-                                        model.options().input.str(), max_batch);
-    return remember(passes_, key, [&] { return source_->whole(model, max_batch); });
+  PassTimes whole(nn::Model& model, const nn::Segments& segments, std::int64_t max_batch) override {
+    const std::string key =
+        fmt::format("whole {} {} {} {} {}", fmt::join(segments, ","), model.name(),
+                    model.parameter_count(), model.options().input.str(), max_batch);
+    return remember(passes_, key, [&] { return source_->whole(model, segments, max_batch); });
   }
   StorageSpeed storage() override {
     return remember(storage_, "", [&] { return source_->storage(); });

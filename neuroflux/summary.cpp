@@ -60,6 +60,8 @@ json method_json(const MethodSummary& method) {
               {"seconds_to_bp_accuracy", or_null(method.seconds_to_bp_accuracy)},
               {"energy_joules", or_null(method.energy_joules)},
               {"weights", method.weights.empty() ? json(nullptr) : json(method.weights)}};
+  if (method.micro_batch) result["micro_batch"] = *method.micro_batch;
+  if (method.segments) result["segments"] = *method.segments;
   if (!method.error.empty()) result["error"] = method.error;
   result["history"] = json::array();
   for (const AccuracyPoint& point : method.history)

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "neuroflux/local_block.h"
+#include "nn/checkpoint_trainer.h"
 #include "nn/model.h"
 
 namespace nf {
@@ -56,8 +57,10 @@ class TimeModel {
   virtual const char* source() const = 0;
   /// Times of a unit whose input samples are (H, W, C), up to `max_batch`, which must fit.
   virtual PassTimes unit(const LocalUnit& unit, const Shape& sample, std::int64_t max_batch) = 0;
-  /// The same of end-to-end backpropagation.
-  virtual PassTimes whole(nn::Model& model, std::int64_t max_batch) = 0;
+  /// The same of end-to-end backpropagation; with segments, of the kind that computes activations
+  /// inside them again.
+  virtual PassTimes whole(nn::Model& model, const nn::Segments& segments,
+                          std::int64_t max_batch) = 0;
   virtual StorageSpeed storage() = 0;
   /// What answers from memory would have taken to measure, so far.
   virtual double replayed_seconds() const { return 0.0; }

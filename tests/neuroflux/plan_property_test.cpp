@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "neuroflux/local_trainer.h"
+#include "neuroflux/whole_net_plan.h"
 #include "nn/layers.h"
 #include "tests/neuroflux/phase_peaks.h"
 
@@ -74,7 +75,7 @@ struct Trial {
     changed.budget = budget;
     return make_plan(*net, *rule, changed, device());
   }
-  BpPlan bp_plan(std::int64_t budget) const {
+  WholeNetPlan bp_plan(std::int64_t budget) const {
     PlanOptions changed = options;
     changed.budget = budget;
     return make_bp_plan(*net, changed, device());
@@ -155,7 +156,7 @@ TEST(PlanProperty, BackpropagationReservesNoMoreThanItsBudget) {
     SCOPED_TRACE(fmt::format("trial {}", i));
     const Trial trial(random);
     std::int64_t budget = trial.options.budget / 4;
-    BpPlan plan = trial.bp_plan(budget);
+    WholeNetPlan plan = trial.bp_plan(budget);
     outcomes.count(plan.fits);
     EXPECT_EQ(plan.fits, plan.minimum_budget <= budget);
     if (!plan.fits) {

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "neuroflux/local_net.h"
+#include "neuroflux/time_profile.h"
+#include "neuroflux/whole_net_plan.h"
 #include "nn/models/registry.h"
 
 namespace nf {
@@ -104,7 +106,7 @@ TEST(Plan, TellsTheLeastBudgetWhenNothingFits) {
   EXPECT_FALSE(
       make_plan(*net, *rule, options_for(refused.minimum_budget - 1), {.threads = 1}).fits);
 
-  const BpPlan bp = make_bp_plan(*net, options_for(100000), {.threads = 1});
+  const WholeNetPlan bp = make_bp_plan(*net, options_for(100000), {.threads = 1});
   EXPECT_FALSE(bp.fits);
   EXPECT_EQ(make_bp_plan(*net, options_for(bp.minimum_budget), {.threads = 1}).batch, 1);
   EXPECT_FALSE(make_bp_plan(*net, options_for(bp.minimum_budget - 1), {.threads = 1}).fits);
@@ -130,6 +132,42 @@ TEST(Plan, WholeKeepsAllUnitsTogether) {
   // More than its largest unit needs alone.
   EXPECT_GT(refused.minimum_budget,
             make_plan(*net, *rule, options_for(100000), {.threads = 1}).minimum_budget);
+}
+
+TEST(WholeNetPlan, AccumulationAndCheckpointsFitWhereBackpropagationDoesNot) {
+  const auto net = half_vgg11();
+  PlanOptions options = options_for(4096 * kMiB);
+  const ContextOptions target{.threads = 1};
+  const auto times = make_predicted_times(target, options.optimizer, nominal_speed(target));
+  const auto plan = [&](WholeNetMethod method) {
+    return make_whole_net_plan(method, *net, options, target, *times);
+  };
+  const WholeNetPlan whole = plan(WholeNetMethod::bp);
+  ASSERT_EQ(whole.batch, 64);
+  EXPECT_EQ(plan(WholeNetMethod::accumulate).micro_batch, 64);
+  EXPECT_EQ(plan(WholeNetMethod::checkpoint).segments, nn::sqrt_segments(net->unit_count()));
+  // A byte less than the whole batch takes at once.
+  options.budget = whole.predicted_peak_bytes - 1;
+  EXPECT_LT(plan(WholeNetMethod::bp).batch, 64);
+  const WholeNetPlan accumulate = plan(WholeNetMethod::accumulate);
+  EXPECT_EQ(accumulate.batch, 64);
+  EXPECT_LT(accumulate.micro_batch, 64);
+  EXPECT_GT(accumulate.micro_batch, 0);
+  const WholeNetPlan checkpoint = plan(WholeNetMethod::checkpoint);
+  EXPECT_EQ(checkpoint.batch, 64);
+  EXPECT_LE(checkpoint.predicted_peak_bytes, options.budget);
+  // One more forward pass.
+  EXPECT_GT(checkpoint.time.train, whole.time.train);
+  for (const WholeNetMethod method :
+       {WholeNetMethod::bp, WholeNetMethod::accumulate, WholeNetMethod::checkpoint}) {
+    options.budget = 1;
+    const WholeNetPlan refused = plan(method);
+    EXPECT_FALSE(refused.fits);
+    options.budget = refused.minimum_budget;
+    EXPECT_TRUE(plan(method).fits);
+    options.budget = refused.minimum_budget - 1;
+    EXPECT_FALSE(plan(method).fits);
+  }
 }
 
 TEST(Plan, LinearMemoryModelIsToldBesideTheExactPeak) {

@@ -108,7 +108,7 @@ class MeasuredTimes : public testing::Test {
 TEST_F(MeasuredTimes, ComeFromRealStepsAtThreeBatches) {
   const auto times = make_measured_times(options_);
   const PassTimes unit = times->unit(local_->range(1, 1).front(), local_->input_sample(1), 64);
-  const PassTimes whole = times->whole(*net_, 32);
+  const PassTimes whole = times->whole(*net_, {}, 32);
   ASSERT_EQ(unit.train.points().size(), 3U);
   EXPECT_EQ(unit.train.points()[0].batch, 4);
   EXPECT_EQ(unit.train.points()[1].batch, 16);
@@ -161,7 +161,7 @@ TEST(PredictedTimes, GrowWithFlopsAndWithTheBatch) {
   const auto net = nn::make_model("vgg11", {.input = {32, 32, 3}, .classes = 10});
   const DeviceSpeed speed{1e9, 1e20, 0.0, 1e20, {1e9, 1e9}};  // FLOPs alone count
   const auto times = make_predicted_times({.threads = 1}, {}, speed);
-  const PassTimes whole = times->whole(*net, 8);
+  const PassTimes whole = times->whole(*net, {}, 8);
   const double flops = static_cast<double>(net->flops(net->input_shape(1)));
   EXPECT_NEAR(whole.train.seconds(8), 3.0 * 8.0 * flops / 1e9, 1e-6 * flops / 1e9);
   EXPECT_NEAR(whole.evaluate.seconds(4), 4.0 * flops / 1e9, 1e-6 * flops / 1e9);

@@ -36,6 +36,37 @@ TEST_F(Training, MeasuresTimesAndHoldsThemAgainstTheRun) {
     EXPECT_THAT(entry.path().filename().string(), testing::Not(testing::HasSubstr("speed")));
 }
 
+TEST_F(Training, EveryMethodKeepsToItsPrediction) {
+  const std::string all = "bp,bp-accumulate,bp-checkpoint,neuroflux";
+  // Just enough for bp to train one image at a time, so that the others must save.
+  const ProgramResult planned = run(
+      Arguments{"plan", "--methods", all, "--data", "images", "--threads", "1", "--json"} + kShape);
+  ASSERT_EQ(planned.exit_code, 0) << planned.err;
+  const json document = json::parse(planned.out);  // no reference into a document that is gone
+  std::int64_t budget = 0;
+  for (const json& method : document.at("methods"))
+    budget = std::max(budget, method.at("minimum_budget_bytes").get<std::int64_t>());
+  ASSERT_EQ(run(Arguments{"compare", "--methods", all, "--run-dir", "run", "--budget",
+                          std::to_string(budget)} +
+                kTiny)
+                .exit_code,
+            0);
+  const json summary = read_json("run/summary.json");
+  ASSERT_EQ(summary.at("methods").size(), 4U);
+  for (const json& method : summary.at("methods")) {
+    SCOPED_TRACE(method.at("name"));
+    EXPECT_EQ(method.at("status"), "ok");
+    EXPECT_EQ(method.at("predicted_peak_bytes"), method.at("measured_peak_bytes"));
+    EXPECT_LE(method.at("measured_peak_bytes"), budget);
+    EXPECT_TRUE(fs::exists(file("run/" + method.at("weights").get<std::string>())));
+    EXPECT_EQ(method.at("history").empty(), false);
+  }
+  const json& accumulate = summary.at("methods")[1];
+  EXPECT_EQ(accumulate.at("batches"), json::array({16}));
+  EXPECT_LT(accumulate.at("micro_batch"), 16);
+  EXPECT_GT(summary.at("methods")[2].at("segments"), 1);
+}
+
 TEST_F(Training, ComparesOverBudgetsAndSeeds) {
   const Arguments grid =
       Arguments{"compare", "--budgets", "64KiB,8MiB", "--seeds", "3,4", "--run-dir", "grid"} +
