@@ -1,10 +1,9 @@
 // Every call of a CUDA library is checked; what is thrown quotes the call and the library's words.
 #pragma once
 
-#include <cublasLt.h>
 #include <cuda_runtime.h>
-#include <cudnn.h>
 
+#include "engine/backends/cuda/libraries.h"
 #include "engine/error.h"
 
 namespace nf::cuda {
@@ -14,11 +13,11 @@ inline void check(cudaError_t status, const char* call) {
 }
 inline void check(cudnnStatus_t status, const char* call) {
   NF_CHECK(status == CUDNN_STATUS_SUCCESS, "cudnn: {} failed: {}", call,
-           cudnnGetErrorString(status));
+           cudnn().cudnnGetErrorString(status));
 }
 inline void check(cublasStatus_t status, const char* call) {
   NF_CHECK(status == CUBLAS_STATUS_SUCCESS, "cublas: {} failed: {}", call,
-           cublasLtGetStatusString(status));
+           cublas().cublasLtGetStatusString(status));
 }
 
 }  // namespace nf::cuda

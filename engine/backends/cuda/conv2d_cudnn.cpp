@@ -1,7 +1,5 @@
 #include "engine/backends/cuda/conv2d_cudnn.h"
 
-#include <cudnn.h>
-
 #include <array>
 #include <limits>
 #include <map>
@@ -11,6 +9,7 @@
 #include <vector>
 
 #include "engine/backends/cuda/check.h"
+#include "engine/backends/cuda/libraries.h"
 
 namespace nf::cuda {
 namespace {
@@ -64,24 +63,26 @@ struct Descriptors {
   Descriptors(const Conv2dProblem& p, bool tf32) {
     try {
       const cudnnDataType_t type = data_type(p.dtype);
-      NF_CUDA_CHECK(cudnnCreateTensorDescriptor(&x));
-      NF_CUDA_CHECK(cudnnCreateTensorDescriptor(&y));
-      NF_CUDA_CHECK(cudnnCreateFilterDescriptor(&w));
-      NF_CUDA_CHECK(cudnnCreateConvolutionDescriptor(&convolution));
-      NF_CUDA_CHECK(cudnnSetTensor4dDescriptor(x, CUDNN_TENSOR_NHWC, type, to_int(p.n), to_int(p.c),
-                                               to_int(p.h), to_int(p.w)));
-      NF_CUDA_CHECK(cudnnSetTensor4dDescriptor(y, CUDNN_TENSOR_NHWC, type, to_int(p.n), to_int(p.o),
-                                               to_int(p.out_h()), to_int(p.out_w())));
-      NF_CUDA_CHECK(cudnnSetFilter4dDescriptor(w, type, CUDNN_TENSOR_NHWC, to_int(p.o),
-                                               to_int(p.c / p.groups), to_int(p.kh), to_int(p.kw)));
+      NF_CUDA_CHECK(cudnn().cudnnCreateTensorDescriptor(&x));
+      NF_CUDA_CHECK(cudnn().cudnnCreateTensorDescriptor(&y));
+      NF_CUDA_CHECK(cudnn().cudnnCreateFilterDescriptor(&w));
+      NF_CUDA_CHECK(cudnn().cudnnCreateConvolutionDescriptor(&convolution));
+      NF_CUDA_CHECK(cudnn().cudnnSetTensor4dDescriptor(x, CUDNN_TENSOR_NHWC, type, to_int(p.n),
+                                                       to_int(p.c), to_int(p.h), to_int(p.w)));
+      NF_CUDA_CHECK(cudnn().cudnnSetTensor4dDescriptor(y, CUDNN_TENSOR_NHWC, type, to_int(p.n),
+                                                       to_int(p.o), to_int(p.out_h()),
+                                                       to_int(p.out_w())));
+      NF_CUDA_CHECK(cudnn().cudnnSetFilter4dDescriptor(w, type, CUDNN_TENSOR_NHWC, to_int(p.o),
+                                                       to_int(p.c / p.groups), to_int(p.kh),
+                                                       to_int(p.kw)));
       const int padding = to_int(p.padding), stride = to_int(p.stride);
-      NF_CUDA_CHECK(cudnnSetConvolution2dDescriptor(convolution, padding, padding, stride, stride,
-                                                    1, 1, CUDNN_CROSS_CORRELATION,
-                                                    CUDNN_DATA_FLOAT));
-      NF_CUDA_CHECK(cudnnSetConvolutionGroupCount(convolution, to_int(p.groups)));
+      NF_CUDA_CHECK(cudnn().cudnnSetConvolution2dDescriptor(convolution, padding, padding, stride,
+                                                            stride, 1, 1, CUDNN_CROSS_CORRELATION,
+                                                            CUDNN_DATA_FLOAT));
+      NF_CUDA_CHECK(cudnn().cudnnSetConvolutionGroupCount(convolution, to_int(p.groups)));
       const bool strict = p.dtype == DType::f32 && !tf32;
-      NF_CUDA_CHECK(
-          cudnnSetConvolutionMathType(convolution, strict ? CUDNN_FMA_MATH : CUDNN_TENSOR_OP_MATH));
+      NF_CUDA_CHECK(cudnn().cudnnSetConvolutionMathType(
+          convolution, strict ? CUDNN_FMA_MATH : CUDNN_TENSOR_OP_MATH));
     } catch (...) {
       destroy();
       throw;
@@ -93,10 +94,10 @@ struct Descriptors {
 
  private:
   void destroy() {
-    if (x != nullptr) cudnnDestroyTensorDescriptor(x);
-    if (y != nullptr) cudnnDestroyTensorDescriptor(y);
-    if (w != nullptr) cudnnDestroyFilterDescriptor(w);
-    if (convolution != nullptr) cudnnDestroyConvolutionDescriptor(convolution);
+    if (x != nullptr) cudnn().cudnnDestroyTensorDescriptor(x);
+    if (y != nullptr) cudnn().cudnnDestroyTensorDescriptor(y);
+    if (w != nullptr) cudnn().cudnnDestroyFilterDescriptor(w);
+    if (convolution != nullptr) cudnn().cudnnDestroyConvolutionDescriptor(convolution);
   }
 };
 
@@ -114,16 +115,16 @@ struct Choice {
 class Convolutions::Implementation {
  public:
   Implementation(cudaStream_t stream, const ConvolutionOptions& options) : options_(options) {
-    NF_CUDA_CHECK(cudnnCreate(&handle_));
-    const cudnnStatus_t status = cudnnSetStream(handle_, stream);
+    NF_CUDA_CHECK(cudnn().cudnnCreate(&handle_));
+    const cudnnStatus_t status = cudnn().cudnnSetStream(handle_, stream);
     if (status != CUDNN_STATUS_SUCCESS) {
-      cudnnDestroy(handle_);
-      check(status, "cudnnSetStream(handle_, stream)");
+      cudnn().cudnnDestroy(handle_);
+      check(status, "cudnn().cudnnSetStream(handle_, stream)");
     }
   }
   ~Implementation() {
     choices_.clear();
-    cudnnDestroy(handle_);
+    cudnn().cudnnDestroy(handle_);
   }
   Implementation(const Implementation&) = delete;
   Implementation& operator=(const Implementation&) = delete;
@@ -159,9 +160,9 @@ class Convolutions::Implementation {
       case Pass::forward: {
         std::array<cudnnConvolutionFwdAlgoPerf_t, CUDNN_CONVOLUTION_FWD_ALGO_COUNT> found{};
         int count = 0;
-        NF_CUDA_CHECK(cudnnGetConvolutionForwardAlgorithm_v7(handle_, d.x, d.w, d.convolution, d.y,
-                                                             static_cast<int>(found.size()), &count,
-                                                             found.data()));
+        NF_CUDA_CHECK(cudnn().cudnnGetConvolutionForwardAlgorithm_v7(
+            handle_, d.x, d.w, d.convolution, d.y, static_cast<int>(found.size()), &count,
+            found.data()));
         take(found.data(), count, p, pass, *choice);
         break;
       }
@@ -169,7 +170,7 @@ class Convolutions::Implementation {
         std::array<cudnnConvolutionBwdDataAlgoPerf_t, CUDNN_CONVOLUTION_BWD_DATA_ALGO_COUNT>
             found{};
         int count = 0;
-        NF_CUDA_CHECK(cudnnGetConvolutionBackwardDataAlgorithm_v7(
+        NF_CUDA_CHECK(cudnn().cudnnGetConvolutionBackwardDataAlgorithm_v7(
             handle_, d.w, d.y, d.convolution, d.x, static_cast<int>(found.size()), &count,
             found.data()));
         take(found.data(), count, p, pass, *choice);
@@ -179,7 +180,7 @@ class Convolutions::Implementation {
         std::array<cudnnConvolutionBwdFilterAlgoPerf_t, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_COUNT>
             found{};
         int count = 0;
-        NF_CUDA_CHECK(cudnnGetConvolutionBackwardFilterAlgorithm_v7(
+        NF_CUDA_CHECK(cudnn().cudnnGetConvolutionBackwardFilterAlgorithm_v7(
             handle_, d.x, d.y, d.convolution, d.w, static_cast<int>(found.size()), &count,
             found.data()));
         take(found.data(), count, p, pass, *choice);
@@ -205,7 +206,7 @@ class Convolutions::Implementation {
       choice.workspace = static_cast<std::int64_t>(found[i].memory);
       if (!strict)
         NF_CUDA_CHECK(
-            cudnnSetConvolutionMathType(choice.descriptors.convolution, found[i].mathType));
+            cudnn().cudnnSetConvolutionMathType(choice.descriptors.convolution, found[i].mathType));
       return;
     }
     NF_CHECK(least != std::numeric_limits<std::size_t>::max(),
@@ -234,7 +235,7 @@ void Convolutions::forward(const Conv2dProblem& problem, const void* x, const vo
                            Workspace workspace) const {
   const std::lock_guard lock(implementation_->mutex());
   const Choice& c = implementation_->choice(problem, Pass::forward);
-  NF_CUDA_CHECK(cudnnConvolutionForward(
+  NF_CUDA_CHECK(cudnn().cudnnConvolutionForward(
       implementation_->handle(), &kOne, c.descriptors.x, x, c.descriptors.w, w,
       c.descriptors.convolution, static_cast<cudnnConvolutionFwdAlgo_t>(c.algorithm),
       workspace.data, static_cast<std::size_t>(workspace.bytes), &kZero, c.descriptors.y, y));
@@ -245,7 +246,7 @@ void Convolutions::backward_input(const Conv2dProblem& problem, const void* dy, 
   const std::lock_guard lock(implementation_->mutex());
   const Choice& c = implementation_->choice(problem, Pass::backward_input);
   const float* kept = mode == GradMode::accumulate ? &kOne : &kZero;
-  NF_CUDA_CHECK(cudnnConvolutionBackwardData(
+  NF_CUDA_CHECK(cudnn().cudnnConvolutionBackwardData(
       implementation_->handle(), &kOne, c.descriptors.w, w, c.descriptors.y, dy,
       c.descriptors.convolution, static_cast<cudnnConvolutionBwdDataAlgo_t>(c.algorithm),
       workspace.data, static_cast<std::size_t>(workspace.bytes), kept, c.descriptors.x, dx));
@@ -256,7 +257,7 @@ void Convolutions::backward_weight(const Conv2dProblem& problem, const void* x, 
   const std::lock_guard lock(implementation_->mutex());
   const Choice& c = implementation_->choice(problem, Pass::backward_weight);
   const float* kept = mode == GradMode::accumulate ? &kOne : &kZero;
-  NF_CUDA_CHECK(cudnnConvolutionBackwardFilter(
+  NF_CUDA_CHECK(cudnn().cudnnConvolutionBackwardFilter(
       implementation_->handle(), &kOne, c.descriptors.x, x, c.descriptors.y, dy,
       c.descriptors.convolution, static_cast<cudnnConvolutionBwdFilterAlgo_t>(c.algorithm),
       workspace.data, static_cast<std::size_t>(workspace.bytes), kept, c.descriptors.w, dw));

@@ -1,13 +1,12 @@
 #include "engine/backends/cuda/linear_cublas.h"
 
-#include <cublasLt.h>
-
 #include <algorithm>
 #include <map>
 #include <mutex>
 #include <tuple>
 
 #include "engine/backends/cuda/check.h"
+#include "engine/backends/cuda/libraries.h"
 
 namespace nf::cuda {
 namespace {
@@ -79,8 +78,8 @@ struct Choice {
   Choice() = default;
   ~Choice() {
     for (cublasLtMatrixLayout_t layout : {a, b, c})
-      if (layout != nullptr) cublasLtMatrixLayoutDestroy(layout);
-    if (product != nullptr) cublasLtMatmulDescDestroy(product);
+      if (layout != nullptr) cublas().cublasLtMatrixLayoutDestroy(layout);
+    if (product != nullptr) cublas().cublasLtMatmulDescDestroy(product);
   }
   Choice(const Choice&) = delete;
   Choice& operator=(const Choice&) = delete;
@@ -92,11 +91,11 @@ class Products::Implementation {
  public:
   Implementation(cudaStream_t stream, const ProductOptions& options)
       : stream_(stream), options_(options) {
-    NF_CUDA_CHECK(cublasLtCreate(&handle_));
+    NF_CUDA_CHECK(cublas().cublasLtCreate(&handle_));
   }
   ~Implementation() {
     choices_.clear();
-    cublasLtDestroy(handle_);
+    cublas().cublasLtDestroy(handle_);
   }
   Implementation(const Implementation&) = delete;
   Implementation& operator=(const Implementation&) = delete;
@@ -111,9 +110,9 @@ class Products::Implementation {
     const std::lock_guard lock(mutex_);
     const Choice& chosen = choice(p, pass, aligned(a, b, c));
     const float one = 1, kept = mode == GradMode::accumulate ? 1.0F : 0.0F;
-    NF_CUDA_CHECK(cublasLtMatmul(handle_, chosen.product, &one, a, chosen.a, b, chosen.b, &kept, c,
-                                 chosen.c, c, chosen.c, &chosen.algorithm, workspace.data,
-                                 static_cast<std::size_t>(workspace.bytes), stream_));
+    NF_CUDA_CHECK(cublas().cublasLtMatmul(
+        handle_, chosen.product, &one, a, chosen.a, b, chosen.b, &kept, c, chosen.c, c, chosen.c,
+        &chosen.algorithm, workspace.data, static_cast<std::size_t>(workspace.bytes), stream_));
   }
 
  private:
@@ -136,37 +135,40 @@ class Products::Implementation {
     const cudaDataType_t type = data_type(p.dtype);
     const bool tf32 = p.dtype == DType::f32 && options_.tf32;
     auto choice = std::make_unique<Choice>();
-    NF_CUDA_CHECK(cublasLtMatmulDescCreate(
+    NF_CUDA_CHECK(cublas().cublasLtMatmulDescCreate(
         &choice->product, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F));
-    NF_CUDA_CHECK(cublasLtMatmulDescSetAttribute(choice->product, CUBLASLT_MATMUL_DESC_TRANSA,
-                                                 &wanted.transpose_a, sizeof(wanted.transpose_a)));
-    NF_CUDA_CHECK(cublasLtMatmulDescSetAttribute(choice->product, CUBLASLT_MATMUL_DESC_TRANSB,
-                                                 &wanted.transpose_b, sizeof(wanted.transpose_b)));
+    NF_CUDA_CHECK(
+        cublas().cublasLtMatmulDescSetAttribute(choice->product, CUBLASLT_MATMUL_DESC_TRANSA,
+                                                &wanted.transpose_a, sizeof(wanted.transpose_a)));
+    NF_CUDA_CHECK(
+        cublas().cublasLtMatmulDescSetAttribute(choice->product, CUBLASLT_MATMUL_DESC_TRANSB,
+                                                &wanted.transpose_b, sizeof(wanted.transpose_b)));
     const auto layout = [&](cublasLtMatrixLayout_t* made, std::int64_t rows, std::int64_t columns) {
-      NF_CUDA_CHECK(cublasLtMatrixLayoutCreate(made, type, static_cast<std::uint64_t>(rows),
-                                               static_cast<std::uint64_t>(columns), rows));
+      NF_CUDA_CHECK(cublas().cublasLtMatrixLayoutCreate(
+          made, type, static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns), rows));
     };
     layout(&choice->a, wanted.a_rows, wanted.a_columns);
     layout(&choice->b, wanted.b_rows, wanted.b_columns);
     layout(&choice->c, wanted.m, wanted.n);
 
     cublasLtMatmulPreference_t preference = nullptr;
-    NF_CUDA_CHECK(cublasLtMatmulPreferenceCreate(&preference));
+    NF_CUDA_CHECK(cublas().cublasLtMatmulPreferenceCreate(&preference));
     const std::unique_ptr<cublasLtMatmulPreferenceOpaque_t, void (*)(cublasLtMatmulPreference_t)>
-        owner(preference, [](cublasLtMatmulPreference_t p) { cublasLtMatmulPreferenceDestroy(p); });
+        owner(preference,
+              [](cublasLtMatmulPreference_t p) { cublas().cublasLtMatmulPreferenceDestroy(p); });
     const auto cap = static_cast<std::uint64_t>(workspace_cap);
-    NF_CUDA_CHECK(cublasLtMatmulPreferenceSetAttribute(
+    NF_CUDA_CHECK(cublas().cublasLtMatmulPreferenceSetAttribute(
         preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &cap, sizeof(cap)));
     for (const auto operand :
          {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
           CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
-      NF_CUDA_CHECK(
-          cublasLtMatmulPreferenceSetAttribute(preference, operand, &alignment, sizeof(alignment)));
+      NF_CUDA_CHECK(cublas().cublasLtMatmulPreferenceSetAttribute(preference, operand, &alignment,
+                                                                  sizeof(alignment)));
     cublasLtMatmulHeuristicResult_t found{};
     int count = 0;
-    NF_CUDA_CHECK(cublasLtMatmulAlgoGetHeuristic(handle_, choice->product, choice->a, choice->b,
-                                                 choice->c, choice->c, preference, 1, &found,
-                                                 &count));
+    NF_CUDA_CHECK(cublas().cublasLtMatmulAlgoGetHeuristic(handle_, choice->product, choice->a,
+                                                          choice->b, choice->c, choice->c,
+                                                          preference, 1, &found, &count));
     NF_CHECK(count > 0, "linear: cuBLAS has no algorithm for {} [{},{}] x [{},{}]^T",
              to_string(p.dtype), p.n, p.i, p.o, p.i);
     choice->algorithm = found.algo;
