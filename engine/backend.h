@@ -301,7 +301,12 @@ struct CudaOptions {
   int index = 0;
   /// Lets tensor cores round f32 operands of convolutions and products to TF32 (10 bits).
   bool tf32 = false;
+  /// Bytes of workspace up to which convolutions and products take the fastest algorithm; only
+  /// where all that a library has need more, the one that needs least.
+  std::int64_t workspace_cap = std::int64_t{64} << 20;
 };
+/// Convolutions are by deterministic algorithms where cuDNN has one within the cap, else by others,
+/// whose sums differ in the last bits from run to run.
 /// Throws Error, in one line, where no such device answers or this build has no CUDA.
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options = {});
 /// Computes nothing over addresses that don't exist; sizes are those of `target`.

@@ -1,10 +1,17 @@
 #include "engine/context.h"
 
+#include <algorithm>
+
 namespace nf {
 namespace {
 
 // Addresses of the meta device stay below 2^53 and far from null.
 constexpr std::int64_t kMetaBytes = std::int64_t{1} << 48;
+
+// Beyond this a faster algorithm is not worth its memory here; of a small budget, beyond this
+// share.
+constexpr std::int64_t kMostWorkspace = std::int64_t{64} << 20;
+constexpr std::int64_t kBudgetsPerWorkspace = 8;
 
 std::unique_ptr<Backend> make_backend(Device device, const ContextOptions& options) {
   const CpuOptions cpu{.threads = options.threads, .onednn = options.onednn};
@@ -14,7 +21,8 @@ std::unique_ptr<Backend> make_backend(Device device, const ContextOptions& optio
     case DeviceKind::simt:
       return make_simt_backend(cpu);
     case DeviceKind::cuda:
-      return make_cuda_backend({.index = device.index, .tf32 = options.tf32});
+      return make_cuda_backend(
+          {.index = device.index, .tf32 = options.tf32, .workspace_cap = workspace_cap(options)});
     case DeviceKind::meta:
       break;
   }
@@ -22,6 +30,12 @@ std::unique_ptr<Backend> make_backend(Device device, const ContextOptions& optio
 }
 
 }  // namespace
+
+std::int64_t workspace_cap(const ContextOptions& options) {
+  if (options.workspace_cap > 0) return options.workspace_cap;
+  if (options.budget == 0) return kMostWorkspace;
+  return std::clamp(options.budget / kBudgetsPerWorkspace, std::int64_t{1}, kMostWorkspace);
+}
 
 Context::Context(const ContextOptions& options, std::unique_ptr<Backend> backend)
     : options_(options), backend_(std::move(backend)) {
@@ -36,6 +50,8 @@ Context::Context(const ContextOptions& options, std::unique_ptr<Backend> backend
 
 ContextPtr Context::create(const ContextOptions& options) {
   NF_CHECK(options.budget >= 0, "context: the budget must not be negative, got {}", options.budget);
+  NF_CHECK(options.workspace_cap >= 0, "context: the workspace cap must not be negative, got {}",
+           options.workspace_cap);
   const bool meta = options.device.kind == DeviceKind::meta;
   std::unique_ptr<Backend> backend = make_backend(meta ? options.target : options.device, options);
   if (meta) backend = make_meta_backend(std::move(backend));
@@ -46,6 +62,7 @@ ContextPtr make_meta_context(const ContextOptions& options) {
   ContextOptions meta = options;
   if (options.device.kind != DeviceKind::meta) meta.target = options.device;
   meta.device = {.kind = DeviceKind::meta};
+  meta.workspace_cap = workspace_cap(options);
   meta.budget = 0;
   return Context::create(meta);
 }

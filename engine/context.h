@@ -22,7 +22,13 @@ struct ContextOptions {
   bool onednn = true;
   /// Whether a GPU's tensor cores may round f32 operands of convolutions and products to TF32.
   bool tf32 = false;
+  /// Bytes of workspace up to which a GPU's libraries may take the fastest algorithm; 0: an eighth
+  /// of the budget, at most 64 MiB.
+  std::int64_t workspace_cap = 0;
 };
+
+/// The cap that `options` mean.
+std::int64_t workspace_cap(const ContextOptions& options);
 
 /// Tensors hold a shared pointer to their context, so it outlives them.
 class Context {
@@ -47,7 +53,7 @@ class Context {
 using ContextPtr = std::shared_ptr<Context>;
 
 /// A context that computes nothing but asks for exactly the memory that one made from `options`
-/// would: the planner's device. Its own budget is unlimited.
+/// would: the planner's device. Its own budget is unlimited; workspaces are those of theirs.
 ContextPtr make_meta_context(const ContextOptions& options);
 
 }  // namespace nf

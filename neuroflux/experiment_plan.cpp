@@ -17,9 +17,12 @@ namespace {
 
 using nlohmann::json;
 
-std::int64_t usable_budget(const ExperimentOptions& options) {
-  if (options.budget > 0) return options.budget;
-  return make_meta_context(options.device)->backend().memory_bytes();
+// The device with the budget that the training will have: workspaces depend on it.
+ContextOptions device_with_budget(const ExperimentOptions& options) {
+  ContextOptions device = options.device;
+  device.budget =
+      options.budget > 0 ? options.budget : make_meta_context(device)->backend().memory_bytes();
+  return device;
 }
 
 // The folder where the cache will lie may not exist yet, and should not because of a plan.
@@ -131,11 +134,10 @@ std::unique_ptr<TimeModel> make_time_model(const ExperimentOptions& options) {
   const nn::OptimizerOptions& optimizer = options.training.optimizer;
   if (!options.profile)
     return make_predicted_times(options.device, optimizer, nominal_speed(options.device));
-  MeasureOptions measure{.device = options.device,
-                         .optimizer = optimizer,
-                         .cache_folder = storage_to_measure(options),
-                         .cache_dtype = options.training.cache_dtype};
-  measure.device.budget = usable_budget(options);
+  const MeasureOptions measure{.device = device_with_budget(options),
+                               .optimizer = optimizer,
+                               .cache_folder = storage_to_measure(options),
+                               .cache_dtype = options.training.cache_dtype};
   return remember_times(make_measured_times(measure));
 }
 
@@ -144,16 +146,18 @@ ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape
   return plan_experiment(options, data, *make_time_model(options));
 }
 
-ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape& data,
+ExperimentPlan plan_experiment(const ExperimentOptions& given, const DataShape& data,
                                TimeModel& times) {
-  check_experiment(options);
+  check_experiment(given);
+  ExperimentOptions options = given;
+  options.device = device_with_budget(given);
   ExperimentPlan plan;
   plan.model = nn::make_model(options.model, {.input = data.sample,
                                               .classes = data.classes,
                                               .width = options.width,
                                               .dropout = options.dropout});
   PlanOptions plan_options;
-  plan_options.budget = usable_budget(options);
+  plan_options.budget = options.device.budget;
   plan_options.batch = options.batch;
   plan_options.rho = options.rho;
   plan_options.train_count = data.train_count;
@@ -244,7 +248,7 @@ std::string explanation(const ExperimentPlan& plan) {
 }
 
 void trace_plan(const ExperimentPlan& plan, const ExperimentOptions& options, MemoryTrace& trace) {
-  const ContextPtr meta = make_meta_context(options.device);
+  const ContextPtr meta = make_meta_context(device_with_budget(options));
   const TraceScope recording(meta->pool(), &trace);
   for (const auto& method : plan.methods)
     if (method->planned().fits) method->trace(meta, options.training.optimizer, trace);

@@ -64,6 +64,7 @@ TEST_P(OpMeta, PeakIsTheLeastBudget) {
   for (std::size_t i = 0; i < all.size(); i += 5) {
     const Instance& t = all[i];
     ContextOptions options = path.options();
+    options.workspace_cap = workspace_cap(options);  // not to follow the budget below
     const ContextPtr meta = make_meta_context(options);
     options.budget = footprint(t, meta, path.dtype, t.recorded).stats.peak_reserved;
     EXPECT_NO_THROW(footprint(t, Context::create(options), path.dtype, t.recorded)) << t.name;
@@ -80,6 +81,20 @@ INSTANTIATE_TEST_SUITE_P(Cpu, OpMeta,
                            return std::get<0>(info.param).name + std::string("_") +
                                   std::get<1>(info.param);
                          });
+
+// Libraries choose algorithms under the cap, so a plan must choose under that of the run.
+TEST(MetaContext, CapsWorkspacesAsTheBudgetOfTheDeviceDoes) {
+  constexpr std::int64_t kMiB = 1 << 20;
+  EXPECT_EQ(workspace_cap({}), 64 * kMiB);
+  EXPECT_EQ(workspace_cap({.budget = 4096 * kMiB}), 64 * kMiB);
+  EXPECT_EQ(workspace_cap({.budget = 64 * kMiB}), 8 * kMiB);
+  EXPECT_EQ(workspace_cap({.budget = 64 * kMiB, .workspace_cap = 3}), 3);
+  for (const ContextOptions& options :
+       {ContextOptions{}, ContextOptions{.budget = 64 * kMiB}, ContextOptions{.budget = 1},
+        ContextOptions{.budget = 64 * kMiB, .workspace_cap = 3}})
+    EXPECT_EQ(workspace_cap(make_meta_context(options)->options()), workspace_cap(options));
+  EXPECT_THROW(Context::create({.workspace_cap = -1}), Error);
+}
 
 }  // namespace
 }  // namespace nf::test

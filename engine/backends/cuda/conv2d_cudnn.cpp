@@ -3,13 +3,13 @@
 #include <array>
 #include <limits>
 #include <map>
-#include <mutex>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "engine/backends/cuda/check.h"
 #include "engine/backends/cuda/libraries.h"
+#include "engine/backends/gpu/library_algorithm.h"
 
 namespace nf::cuda {
 namespace {
@@ -112,26 +112,25 @@ struct Choice {
 
 }  // namespace
 
+CudnnHandle::CudnnHandle(cudaStream_t stream) {
+  NF_CUDA_CHECK(cudnn().cudnnCreate(&handle_));
+  const cudnnStatus_t status = cudnn().cudnnSetStream(handle_, stream);
+  if (status != CUDNN_STATUS_SUCCESS) {
+    cudnn().cudnnDestroy(handle_);
+    check(status, "cudnnSetStream(handle_, stream)");
+  }
+}
+
+CudnnHandle::~CudnnHandle() { cudnn().cudnnDestroy(handle_); }
+
 class Convolutions::Implementation {
  public:
-  Implementation(cudaStream_t stream, const ConvolutionOptions& options) : options_(options) {
-    NF_CUDA_CHECK(cudnn().cudnnCreate(&handle_));
-    const cudnnStatus_t status = cudnn().cudnnSetStream(handle_, stream);
-    if (status != CUDNN_STATUS_SUCCESS) {
-      cudnn().cudnnDestroy(handle_);
-      check(status, "cudnn().cudnnSetStream(handle_, stream)");
-    }
-  }
-  ~Implementation() {
-    choices_.clear();
-    cudnn().cudnnDestroy(handle_);
-  }
-  Implementation(const Implementation&) = delete;
-  Implementation& operator=(const Implementation&) = delete;
+  Implementation(CudnnHandle& handle, const ConvolutionOptions& options)
+      : shared_(handle), handle_(handle.get()), options_(options) {}
 
   cudnnHandle_t handle() const { return handle_; }
   /// To be held while the handle or a choice is used.
-  std::mutex& mutex() { return mutex_; }
+  std::mutex& mutex() { return shared_.mutex(); }
 
   const Choice& choice(const Conv2dProblem& p, Pass pass) {
     const Key key{p.dtype, p.n,  p.h,      p.w,       p.c,      p.o,
@@ -190,39 +189,38 @@ class Convolutions::Implementation {
     return choice;
   }
 
-  // The first, the fastest by cuDNN's estimate, that may be taken.
   template <typename Found>
   void take(const Found* found, int count, const Conv2dProblem& p, Pass pass,
             Choice& choice) const {
     const bool strict = p.dtype == DType::f32 && !options_.tf32;
-    std::size_t least = std::numeric_limits<std::size_t>::max();
+    std::vector<LibraryAlgorithm> offered;
+    std::vector<const Found*> origins;
     for (int i = 0; i < count; ++i) {
-      if (found[i].status != CUDNN_STATUS_SUCCESS || found[i].determinism != CUDNN_DETERMINISTIC ||
+      if (found[i].status != CUDNN_STATUS_SUCCESS ||
           (strict && found[i].mathType == CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION))
         continue;
-      least = std::min(least, found[i].memory);
-      if (found[i].memory > static_cast<std::size_t>(options_.workspace_cap)) continue;
-      choice.algorithm = static_cast<int>(found[i].algo);
-      choice.workspace = static_cast<std::int64_t>(found[i].memory);
-      if (!strict)
-        NF_CUDA_CHECK(
-            cudnn().cudnnSetConvolutionMathType(choice.descriptors.convolution, found[i].mathType));
-      return;
+      offered.push_back({static_cast<std::int64_t>(found[i].memory),
+                         found[i].determinism == CUDNN_DETERMINISTIC});
+      origins.push_back(&found[i]);
     }
-    NF_CHECK(least != std::numeric_limits<std::size_t>::max(),
-             "conv2d: cuDNN has no deterministic {} algorithm for {}", name(pass), describe(p));
-    fail("conv2d: the {} pass of {} needs a workspace of {} bytes at least, the cap is {}",
-         name(pass), describe(p), least, options_.workspace_cap);
+    const auto chosen = choose_algorithm(offered, options_.workspace_cap);
+    NF_CHECK(chosen.has_value(), "conv2d: cuDNN has no {} algorithm for {}", name(pass),
+             describe(p));
+    choice.algorithm = static_cast<int>(origins[*chosen]->algo);
+    choice.workspace = offered[*chosen].workspace;
+    if (!strict)
+      NF_CUDA_CHECK(cudnn().cudnnSetConvolutionMathType(choice.descriptors.convolution,
+                                                        origins[*chosen]->mathType));
   }
 
+  CudnnHandle& shared_;
+  cudnnHandle_t handle_;
   ConvolutionOptions options_;
-  std::mutex mutex_;
-  cudnnHandle_t handle_ = nullptr;
   std::map<Key, std::unique_ptr<Choice>> choices_;
 };
 
-Convolutions::Convolutions(cudaStream_t stream, const ConvolutionOptions& options)
-    : implementation_(std::make_unique<Implementation>(stream, options)) {}
+Convolutions::Convolutions(CudnnHandle& handle, const ConvolutionOptions& options)
+    : implementation_(std::make_unique<Implementation>(handle, options)) {}
 
 Convolutions::~Convolutions() = default;
 

@@ -17,9 +17,6 @@ namespace nf {
 namespace cuda {
 namespace {
 
-// Beyond this a faster algorithm is not worth its memory here; smaller budgets should not pay more.
-constexpr std::int64_t kWorkspaceCap = std::int64_t{64} << 20;
-
 /// Shows units and phases in a profiler's time line.
 class ProfilerRanges final : public ScopeObserver {
  public:
@@ -27,32 +24,47 @@ class ProfilerRanges final : public ScopeObserver {
   void leave() override { nvtxRangePop(); }
 };
 
-/// A device's libraries. They are slow to make, and what they chose once stays chosen: one set for
-/// all backends of the process, which it keeps, for at its end the driver may be gone first.
-struct Libraries {
-  Libraries(Runtime& runtime, bool tf32)
-      : runtime(runtime),
-        convolutions(runtime.compute_stream(), {.tf32 = tf32, .workspace_cap = kWorkspaceCap}),
-        products(runtime.compute_stream(), {.tf32 = tf32, .workspace_cap = kWorkspaceCap}) {}
-
-  Runtime& runtime;
+/// What libraries chose to compute by, under one set of options.
+struct Algorithms {
   Convolutions convolutions;
   Products products;
 };
 
-Libraries& libraries(const CudaOptions& options) {
+/// A device and its libraries. They are slow to make, and what they chose once stays chosen: one
+/// set for all backends of the process, which it keeps, for at its end the driver may be gone
+/// first.
+class Libraries {
+ public:
+  explicit Libraries(int index) : runtime_(index), cudnn_(runtime_.compute_stream()) {
+    runtime_.measure_context();
+  }
+
+  Runtime& runtime() { return runtime_; }
+  Algorithms& algorithms(bool tf32, std::int64_t workspace_cap) {
+    const std::lock_guard lock(algorithms_mutex_);
+    std::unique_ptr<Algorithms>& found = algorithms_[{tf32, workspace_cap}];
+    if (found == nullptr)
+      found.reset(new Algorithms{
+          {cudnn_, {.tf32 = tf32, .workspace_cap = workspace_cap}},
+          {cublas_, runtime_.compute_stream(), {.tf32 = tf32, .workspace_cap = workspace_cap}}});
+    return *found;
+  }
+
+ private:
+  Runtime runtime_;
+  CudnnHandle cudnn_;
+  CublasHandle cublas_;
+  std::mutex algorithms_mutex_;
+  std::map<std::pair<bool, std::int64_t>, std::unique_ptr<Algorithms>> algorithms_;
+};
+
+Libraries& libraries(int index) {
   static std::mutex mutex;
-  static auto& runtimes = *new std::map<int, std::unique_ptr<Runtime>>;
-  static auto& all = *new std::map<std::pair<int, bool>, std::unique_ptr<Libraries>>;
+  static auto& all = *new std::map<int, std::unique_ptr<Libraries>>;
   const std::lock_guard lock(mutex);
-  std::unique_ptr<Libraries>& found = all[{options.index, options.tf32}];
-  if (found != nullptr) return *found;
-  std::unique_ptr<Runtime>& runtime = runtimes[options.index];
-  const bool first = runtime == nullptr;
-  if (first) runtime = std::make_unique<Runtime>(options.index);
-  found = std::make_unique<Libraries>(*runtime, options.tf32);
-  if (first) {
-    runtime->measure_context();
+  std::unique_ptr<Libraries>& found = all[index];
+  if (found == nullptr) {
+    found = std::make_unique<Libraries>(index);
     static ProfilerRanges ranges;
     observe_scopes(&ranges);
   }
@@ -62,7 +74,8 @@ Libraries& libraries(const CudaOptions& options) {
 class CudaBackend final : public GpuBackend {
  public:
   explicit CudaBackend(const CudaOptions& options)
-      : libraries_(libraries(options)), runtime_(libraries_.runtime) {}
+      : runtime_(libraries(options.index).runtime()),
+        algorithms_(libraries(options.index).algorithms(options.tf32, options.workspace_cap)) {}
 
   std::string_view name() const override { return "cuda"; }
   std::unique_ptr<AddressRange> reserve(std::int64_t bytes) override {
@@ -82,17 +95,17 @@ class CudaBackend final : public GpuBackend {
   }
 
   std::int64_t linear_workspace(const LinearProblem& p, Pass pass, GradMode mode) const override {
-    return libraries_.products.workspace(p, pass, mode);
+    return algorithms_.products.workspace(p, pass, mode);
   }
   void linear_backward_input(const LinearProblem& p, ConstView dy, ConstView w, View dx,
                              GradMode mode, Workspace workspace) override {
     runtime_.next_call();
-    libraries_.products.backward_input(p, dy.data, w.data, dx.data, mode, workspace);
+    algorithms_.products.backward_input(p, dy.data, w.data, dx.data, mode, workspace);
   }
   void linear_backward_weight(const LinearProblem& p, ConstView x, ConstView dy, View dw,
                               GradMode mode, Workspace workspace) override {
     runtime_.next_call();
-    libraries_.products.backward_weight(p, x.data, dy.data, dw.data, mode, workspace);
+    algorithms_.products.backward_weight(p, x.data, dy.data, dw.data, mode, workspace);
   }
 
  protected:
@@ -100,32 +113,32 @@ class CudaBackend final : public GpuBackend {
 
   std::int64_t library_conv2d_workspace(const Conv2dProblem& p, Pass pass,
                                         GradMode) const override {
-    return libraries_.convolutions.workspace(p, pass);
+    return algorithms_.convolutions.workspace(p, pass);
   }
   void library_conv2d_forward(const Conv2dProblem& p, ConstView x, ConstView w, View y,
                               Workspace workspace) override {
     runtime_.next_call();
-    libraries_.convolutions.forward(p, x.data, w.data, y.data, workspace);
+    algorithms_.convolutions.forward(p, x.data, w.data, y.data, workspace);
   }
   void library_conv2d_backward_input(const Conv2dProblem& p, ConstView dy, ConstView w, View dx,
                                      GradMode mode, Workspace workspace) override {
     runtime_.next_call();
-    libraries_.convolutions.backward_input(p, dy.data, w.data, dx.data, mode, workspace);
+    algorithms_.convolutions.backward_input(p, dy.data, w.data, dx.data, mode, workspace);
   }
   void library_conv2d_backward_weight(const Conv2dProblem& p, ConstView x, ConstView dy, View dw,
                                       GradMode mode, Workspace workspace) override {
     runtime_.next_call();
-    libraries_.convolutions.backward_weight(p, x.data, dy.data, dw.data, mode, workspace);
+    algorithms_.convolutions.backward_weight(p, x.data, dy.data, dw.data, mode, workspace);
   }
   void library_linear_forward(const LinearProblem& p, ConstView x, ConstView w, View y,
                               Workspace workspace) override {
     runtime_.next_call();
-    libraries_.products.forward(p, x.data, w.data, y.data, workspace);
+    algorithms_.products.forward(p, x.data, w.data, y.data, workspace);
   }
 
  private:
-  Libraries& libraries_;
   Runtime& runtime_;
+  Algorithms& algorithms_;
 };
 
 }  // namespace

@@ -87,18 +87,14 @@ struct Choice {
 
 }  // namespace
 
+CublasHandle::CublasHandle() { NF_CUDA_CHECK(cublas().cublasLtCreate(&handle_)); }
+
+CublasHandle::~CublasHandle() { cublas().cublasLtDestroy(handle_); }
+
 class Products::Implementation {
  public:
-  Implementation(cudaStream_t stream, const ProductOptions& options)
-      : stream_(stream), options_(options) {
-    NF_CUDA_CHECK(cublas().cublasLtCreate(&handle_));
-  }
-  ~Implementation() {
-    choices_.clear();
-    cublas().cublasLtDestroy(handle_);
-  }
-  Implementation(const Implementation&) = delete;
-  Implementation& operator=(const Implementation&) = delete;
+  Implementation(const CublasHandle& handle, cudaStream_t stream, const ProductOptions& options)
+      : stream_(stream), handle_(handle.get()), options_(options) {}
 
   std::int64_t workspace(const LinearProblem& p, Pass pass) {
     const std::lock_guard lock(mutex_);
@@ -177,14 +173,14 @@ class Products::Implementation {
   }
 
   cudaStream_t stream_;
+  cublasLtHandle_t handle_;
   ProductOptions options_;
   std::mutex mutex_;
-  cublasLtHandle_t handle_ = nullptr;
   std::map<Key, std::unique_ptr<Choice>> choices_;
 };
 
-Products::Products(cudaStream_t stream, const ProductOptions& options)
-    : implementation_(std::make_unique<Implementation>(stream, options)) {}
+Products::Products(const CublasHandle& handle, cudaStream_t stream, const ProductOptions& options)
+    : implementation_(std::make_unique<Implementation>(handle, stream, options)) {}
 
 Products::~Products() = default;
 

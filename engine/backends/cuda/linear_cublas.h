@@ -1,6 +1,7 @@
 // Matrix products of linear layers by cuBLASLt, whose workspace is the caller's.
 #pragma once
 
+#include <cublasLt.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -9,6 +10,20 @@
 #include "engine/backend.h"
 
 namespace nf::cuda {
+
+/// cuBLASLt, for any thread and stream. It holds device memory: one for a device.
+class CublasHandle {
+ public:
+  CublasHandle();
+  ~CublasHandle();
+  CublasHandle(const CublasHandle&) = delete;
+  CublasHandle& operator=(const CublasHandle&) = delete;
+
+  cublasLtHandle_t get() const { return handle_; }
+
+ private:
+  cublasLtHandle_t handle_ = nullptr;
+};
 
 struct ProductOptions {
   /// Tensor cores round f32 operands to TF32 (10 bits of mantissa); else strict f32.
@@ -21,7 +36,8 @@ struct ProductOptions {
 /// Operands need no alignment beyond their type's. Throws Error, quoting cuBLAS, where it has none.
 class Products {
  public:
-  Products(cudaStream_t stream, const ProductOptions& options);
+  /// `handle` must outlive this.
+  Products(const CublasHandle& handle, cudaStream_t stream, const ProductOptions& options);
   ~Products();
   Products(const Products&) = delete;
   Products& operator=(const Products&) = delete;
