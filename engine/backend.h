@@ -12,6 +12,8 @@
 #include "engine/dtype.h"
 #include "engine/memory/pool.h"
 #include "engine/shape.h"
+#include "kernels/philox.h"
+#include "kernels/update_scalars.h"
 
 namespace nf {
 
@@ -118,12 +120,14 @@ struct Pool2dProblem {
 struct SgdStep {
   double learning_rate = 0, momentum = 0, weight_decay = 0;
   bool nesterov = false;
-  bool first = false;  ///< the momentum buffer holds nothing yet: it becomes the gradient
+  bool first = false;     ///< the momentum buffer holds nothing yet: it becomes the gradient
+  UpdateSource source{};  ///< of a captured update
 };
 
 struct AdamWStep {
   double learning_rate = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
   std::int64_t step = 1;  ///< counted from 1, for the bias correction
+  UpdateSource source{};  ///< of a captured update
 };
 
 /// One parameter of an optimizer's step; momentum is empty where the step has none.
@@ -137,6 +141,15 @@ struct AdamWParameter {
   View w;
   ConstView grad;
   View m, v;
+};
+
+/// Calls that were captured: what they compute, on the addresses that they were made with.
+class CapturedCalls {
+ public:
+  virtual ~CapturedCalls() = default;
+  /// Makes them all, in their order, with what is in memory now. What computed on these addresses
+  /// since the capture must have been done before; no memory that the calls use may be in use.
+  virtual void replay() = 0;
 };
 
 class Backend {
@@ -157,6 +170,16 @@ class Backend {
   virtual int threads() const = 0;
   /// Waits until all that was asked for is done.
   virtual void synchronize() = 0;
+  /// Whether calls can be captured, to be replayed together at less cost than one by one.
+  virtual bool captures() const { return false; }
+  /// From here on the calling thread's calls are not carried out but captured. None may copy to or
+  /// from the host or wait. The pool may grant and take back memory meanwhile, and what is granted
+  /// meanwhile must be taken back before the end. Throws Error where the device can't.
+  virtual void begin_capture();
+  /// Ends it. Throws Error, on one line, where a call could not be captured.
+  virtual std::unique_ptr<CapturedCalls> end_capture();
+  /// Ends it and forgets the calls: after an error.
+  virtual void abandon_capture() noexcept {}
   /// Whether its operators compute in this type. With 16-bit storage they compute in f32, and
   /// statistics, batch norm's parameters and the loss are f32.
   virtual bool computes_in(DType dtype) const = 0;
@@ -182,7 +205,7 @@ class Backend {
   virtual void relu_backward(Activation activation, ConstView y, ConstView dy, View dx,
                              GradMode mode) = 0;
   /// y = x * keep / (1 - p), element i kept when philox(key, i / 4)[i % 4] >= p. Its own backward.
-  virtual void dropout(double p, std::uint64_t key, ConstView x, View y, GradMode mode) = 0;
+  virtual void dropout(double p, PhiloxKey key, ConstView x, View y, GradMode mode) = 0;
 
   // Convolution. `bias` and `db` (O) may be empty; `residual` (of y's shape) is given where the
   // problem has one, and is not y. Where something follows the convolution there is a bias.

@@ -53,9 +53,14 @@ ContextPtr Context::create(const ContextOptions& options) {
   NF_CHECK(options.workspace_cap >= 0, "context: the workspace cap must not be negative, got {}",
            options.workspace_cap);
   const bool meta = options.device.kind == DeviceKind::meta;
-  std::unique_ptr<Backend> backend = make_backend(meta ? options.target : options.device, options);
+  const Device device = meta ? options.target : options.device;
+  NF_CHECK(!options.graphs.value_or(false) || device.kind != DeviceKind::cpu,
+           "context: graphs of steps are for cuda and simt, not for cpu");
+  ContextOptions resolved = options;
+  resolved.graphs = options.graphs.value_or(device.kind == DeviceKind::cuda);
+  std::unique_ptr<Backend> backend = make_backend(device, options);
   if (meta) backend = make_meta_backend(std::move(backend));
-  return ContextPtr(new Context(options, std::move(backend)));
+  return ContextPtr(new Context(resolved, std::move(backend)));
 }
 
 ContextPtr make_meta_context(const ContextOptions& options) {

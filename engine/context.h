@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "engine/backend.h"
 #include "engine/device.h"
@@ -25,6 +26,9 @@ struct ContextOptions {
   /// Bytes of workspace up to which a GPU's libraries may take the fastest algorithm; 0: an eighth
   /// of the budget, at most 64 MiB.
   std::int64_t workspace_cap = 0;
+  /// Whether training steps of one batch size are captured once and replayed, which the CPU does
+  /// not; by default where that saves time, on cuda.
+  std::optional<bool> graphs{};
 };
 
 /// The cap that `options` mean.
@@ -38,6 +42,8 @@ class Context {
 
   Device device() const { return options_.device; }
   bool is_meta() const { return options_.device.kind == DeviceKind::meta; }
+  /// Whether steps are captured and replayed here, on a meta context: there, where it stands for.
+  bool graphs() const { return options_.graphs.value_or(false); }
   const ContextOptions& options() const { return options_; }
   Backend& backend() const { return *backend_; }
   Pool& pool() const { return *pool_; }

@@ -6,10 +6,20 @@
 
 namespace nf {
 
+namespace {
+
+std::uint64_t stream_of(Purpose purpose) {
+  return static_cast<std::uint64_t>(purpose) + 0x4e46000000000000ULL;
+}
+
+}  // namespace
+
 std::uint64_t random_key(std::uint64_t seed, Purpose purpose, std::uint64_t epoch) {
-  const Philox4 mixed =
-      philox(seed, epoch, static_cast<std::uint64_t>(purpose) + 0x4e46000000000000ULL);
-  return (static_cast<std::uint64_t>(mixed.v[1]) << 32) | mixed.v[0];
+  return stored_random_key(&seed, purpose, epoch).get();
+}
+
+PhiloxKey stored_random_key(const std::uint64_t* seed, Purpose purpose, std::uint64_t epoch) {
+  return {seed, epoch, stream_of(purpose)};
 }
 
 std::uint64_t hash_name(std::string_view name) {

@@ -24,6 +24,9 @@ enum class Purpose : std::uint32_t {
 /// A 64-bit key for one stream.
 std::uint64_t random_key(std::uint64_t seed, Purpose purpose, std::uint64_t epoch = 0);
 
+/// The same of a seed in device memory, as it will be when the key is used.
+PhiloxKey stored_random_key(const std::uint64_t* seed, Purpose purpose, std::uint64_t epoch = 0);
+
 /// FNV-1a of a name, to give each parameter a stream of its own.
 std::uint64_t hash_name(std::string_view name);
 

@@ -1,6 +1,5 @@
 #include "kernels/optimizer.cuh"
 
-#include <cmath>
 #include <string>
 
 namespace nf::NF_TARGET {
@@ -47,14 +46,15 @@ void sgd(Stream stream, const SgdTensor* tensors, std::int64_t count, const SgdO
     if (tensors[i].momentum == nullptr && options.momentum != 0.0)
       throw KernelError("sgd: momentum " + std::to_string(options.momentum) +
                         " needs a buffer, tensor " + std::to_string(i) + " has none");
-  const SgdRule rule{.rate = static_cast<float>(options.learning_rate),
-                     .momentum = static_cast<float>(options.momentum),
+  const SgdRule rule{.momentum = static_cast<float>(options.momentum),
                      .decay = static_cast<float>(options.weight_decay),
                      .nesterov = options.nesterov,
                      .first = options.first};
+  const UpdateScalars scalars = sgd_scalars(options.learning_rate);
   for_lists(tensors, count,
             [&](const TensorList<SgdTensor>& list, std::int64_t chunks, std::int64_t) {
-              launch("sgd", sgd_kernel, {chunks}, {kThreads}, 0, stream, list, rule);
+              launch("sgd", sgd_kernel, {chunks}, {kThreads}, 0, stream, list, rule, scalars,
+                     options.source);
             });
 }
 
@@ -62,21 +62,17 @@ void adamw(Stream stream, const AdamWTensor* tensors, std::int64_t count,
            const AdamWOptions& options) {
   if (options.step < 1)
     throw KernelError("adamw: steps are counted from 1, got " + std::to_string(options.step));
-  const auto steps = static_cast<double>(options.step);
-  const double correction1 = 1.0 - std::pow(options.beta1, steps);
-  const double correction2 = 1.0 - std::pow(options.beta2, steps);
-  const AdamWRule rule{
-      .beta1 = static_cast<float>(options.beta1),
-      .rest1 = static_cast<float>(1.0 - options.beta1),
-      .beta2 = static_cast<float>(options.beta2),
-      .rest2 = static_cast<float>(1.0 - options.beta2),
-      .keep = static_cast<float>(1.0 - options.learning_rate * options.weight_decay),
-      .rate = static_cast<float>(options.learning_rate / correction1),
-      .root = static_cast<float>(1.0 / std::sqrt(correction2)),
-      .eps = static_cast<float>(options.eps)};
+  const UpdateScalars scalars = adamw_scalars(options.learning_rate, options.beta1, options.beta2,
+                                              options.weight_decay, options.step);
+  const AdamWRule rule{.beta1 = static_cast<float>(options.beta1),
+                       .rest1 = static_cast<float>(1.0 - options.beta1),
+                       .beta2 = static_cast<float>(options.beta2),
+                       .rest2 = static_cast<float>(1.0 - options.beta2),
+                       .eps = static_cast<float>(options.eps)};
   for_lists(tensors, count,
             [&](const TensorList<AdamWTensor>& list, std::int64_t chunks, std::int64_t) {
-              launch("adamw", adamw_kernel, {chunks}, {kThreads}, 0, stream, list, rule);
+              launch("adamw", adamw_kernel, {chunks}, {kThreads}, 0, stream, list, rule, scalars,
+                     options.source);
             });
 }
 

@@ -67,12 +67,24 @@ NF_DEVICE void for_chunk(const TensorList<Tensor>& list, const Visit& visit) {
     visit(tensor, begin + i, Width<1>{});
 }
 
+NF_DEVICE bool finite(const float* value) {
+  return value == nullptr || *value - *value == 0.0F;  // 0 but for an infinity or NaN
+}
+
+/// Whether to update at all; `scalars` become those in device memory where there are some.
+NF_DEVICE bool prepare(const UpdateSource& source, UpdateScalars& scalars) {
+  if (source.scalars != nullptr) scalars = *source.scalars;
+  return finite(source.loss) && finite(source.norm);
+}
+
 struct SgdRule {
-  float rate, momentum, decay;
+  float momentum, decay;
   bool nesterov, first;
 };
 
-NF_KERNEL(kThreads) sgd_kernel(TensorList<SgdTensor> list, SgdRule rule) {
+NF_KERNEL(kThreads)
+sgd_kernel(TensorList<SgdTensor> list, SgdRule rule, UpdateScalars scalars, UpdateSource source) {
+  if (!prepare(source, scalars)) return;
   for_chunk(list, [&](const SgdTensor& t, std::int64_t i, auto width) {
     constexpr int N = decltype(width)::value;
     const bool buffered = t.momentum != nullptr;
@@ -84,7 +96,7 @@ NF_KERNEL(kThreads) sgd_kernel(TensorList<SgdTensor> list, SgdRule rule) {
       const float g = grad.v[k] + rule.decay * w.v[k];
       v.v[k] = buffered && !rule.first ? rule.momentum * v.v[k] + g : g;
       const bool ahead = buffered && rule.nesterov;
-      w.v[k] -= rule.rate * (ahead ? g + rule.momentum * v.v[k] : v.v[k]);
+      w.v[k] -= scalars.rate * (ahead ? g + rule.momentum * v.v[k] : v.v[k]);
     }
     store_vec(t.w + i, w);
     if (buffered) store_vec(t.momentum + i, v);
@@ -93,13 +105,13 @@ NF_KERNEL(kThreads) sgd_kernel(TensorList<SgdTensor> list, SgdRule rule) {
 
 struct AdamWRule {
   float beta1, rest1, beta2, rest2;
-  float keep;  ///< 1 - learning rate * weight decay
-  float rate;  ///< with the correction of the first moment
-  float root;  ///< 1 / sqrt of the correction of the second
   float eps;
 };
 
-NF_KERNEL(kThreads) adamw_kernel(TensorList<AdamWTensor> list, AdamWRule rule) {
+NF_KERNEL(kThreads)
+adamw_kernel(TensorList<AdamWTensor> list, AdamWRule rule, UpdateScalars scalars,
+             UpdateSource source) {
+  if (!prepare(source, scalars)) return;
   for_chunk(list, [&](const AdamWTensor& t, std::int64_t i, auto width) {
     constexpr int N = decltype(width)::value;
     Vec<float, N> w = load_vec<N>(t.w + i), m = load_vec<N>(t.m + i), v = load_vec<N>(t.v + i);
@@ -109,7 +121,8 @@ NF_KERNEL(kThreads) adamw_kernel(TensorList<AdamWTensor> list, AdamWRule rule) {
       const float g = grad.v[k];
       m.v[k] = rule.beta1 * m.v[k] + rule.rest1 * g;
       v.v[k] = rule.beta2 * v.v[k] + rule.rest2 * g * g;
-      w.v[k] = w.v[k] * rule.keep - rule.rate * m.v[k] / (sqrtf(v.v[k]) * rule.root + rule.eps);
+      w.v[k] =
+          w.v[k] * scalars.keep - scalars.rate * m.v[k] / (sqrtf(v.v[k]) * scalars.root + rule.eps);
     }
     store_vec(t.w + i, w);
     store_vec(t.m + i, m);

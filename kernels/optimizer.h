@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/stream.h"
+#include "kernels/update_scalars.h"
 
 namespace nf::NF_TARGET {
 
@@ -23,7 +24,8 @@ struct SgdOptions {
   double momentum = 0;
   double weight_decay = 0;  ///< added to the gradient
   bool nesterov = false;
-  bool first = false;  ///< the momentum buffers are not read but become the gradients
+  bool first = false;     ///< the momentum buffers are not read but become the gradients
+  UpdateSource source{};  ///< with scalars: in place of learning_rate
 };
 
 /// g = grad + weight_decay * w; v = momentum * v + g;
@@ -46,6 +48,7 @@ struct AdamWOptions {
   double eps = 1e-8;
   double weight_decay = 0;  ///< w loses learning_rate * weight_decay of itself
   std::int64_t step = 1;    ///< counted from 1
+  UpdateSource source{};    ///< with scalars: in place of learning_rate, weight_decay and step
 };
 
 /// Must move w, m and v twice and grad once, and does.

@@ -37,6 +37,26 @@ NF_HOST_DEVICE inline Philox4 philox(std::uint64_t key, std::uint64_t counter_lo
   return c;
 }
 
+/// A 64-bit key: `value` itself or, where `seed` is given, the one that this seed in device memory
+/// makes of it, so that work which is captured once draws anew when the seed changes.
+struct PhiloxKey {
+  std::uint64_t value = 0;
+  const std::uint64_t* seed = nullptr;
+  std::uint64_t stream = 0;
+
+  // A number is a key.
+  NF_HOST_DEVICE PhiloxKey(std::uint64_t value) : value(value) {}
+  NF_HOST_DEVICE PhiloxKey(const std::uint64_t* seed, std::uint64_t value, std::uint64_t stream)
+      : value(value), seed(seed), stream(stream) {}
+
+  NF_HOST_DEVICE std::uint64_t get() const {
+    return seed == nullptr ? value : first_bits(philox(*seed, value, stream));
+  }
+  NF_HOST_DEVICE static std::uint64_t first_bits(const Philox4& bits) {
+    return (static_cast<std::uint64_t>(bits.v[1]) << 32) | bits.v[0];
+  }
+};
+
 /// 24 random bits -> float in [0, 1).
 NF_HOST_DEVICE inline float uniform01(std::uint32_t bits) {
   return static_cast<float>(bits >> 8) * 0x1p-24F;

@@ -9,8 +9,8 @@ using namespace random_numbers;
 
 /// n elements, by vectors of V where `aligned`.
 template <int V, typename Fn>
-void run(const char* name, Stream stream, const Fn& fn, std::int64_t n, bool aligned,
-         std::uint64_t key, std::uint64_t number) {
+void run(const char* name, Stream stream, const Fn& fn, std::int64_t n, bool aligned, PhiloxKey key,
+         std::uint64_t number) {
   if (n == 0) return;
   const Parts parts{aligned ? n / V : 0, n};
   const std::int64_t threads = parts.vectors + (n - parts.vectors * V);
@@ -21,7 +21,7 @@ void run(const char* name, Stream stream, const Fn& fn, std::int64_t n, bool ali
 }  // namespace
 
 template <typename T>
-void dropout(Stream stream, double p, std::uint64_t key, const T* x, T* y, std::int64_t n,
+void dropout(Stream stream, double p, PhiloxKey key, const T* x, T* y, std::int64_t n,
              bool accumulate) {
   const Dropout<T> fn{x, y, static_cast<std::uint32_t>(std::ceil(p * 0x1p24)),
                       static_cast<float>(1.0 / (1.0 - p)), accumulate};
@@ -43,7 +43,7 @@ void fill_normal(Stream stream, std::uint64_t key, std::uint64_t stream_number, 
 }
 
 #define NF_INSTANTIATE(T)                                                                   \
-  template void dropout(Stream, double, std::uint64_t, const T*, T*, std::int64_t, bool);   \
+  template void dropout(Stream, double, PhiloxKey, const T*, T*, std::int64_t, bool);       \
   template void fill_uniform(Stream, std::uint64_t, std::uint64_t, T*, std::int64_t, float, \
                              float);                                                        \
   template void fill_normal(Stream, std::uint64_t, std::uint64_t, T*, std::int64_t, float, float);

@@ -93,8 +93,8 @@ struct Fill {
 
 template <int V, typename Fn>
 NF_KERNEL(kRandomThreads)
-random_kernel(Fn fn, Parts parts, std::uint64_t key, std::uint64_t number) {
-  for_each_draw<V>(parts, key, number, fn);
+random_kernel(Fn fn, Parts parts, PhiloxKey key, std::uint64_t number) {
+  for_each_draw<V>(parts, key.get(), number, fn);
 }
 
 }  // namespace nf::NF_TARGET::random_numbers

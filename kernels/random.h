@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/element.h"
+#include "kernels/philox.h"
 #include "kernels/stream.h"
 
 namespace nf::NF_TARGET {
@@ -16,7 +17,7 @@ namespace nf::NF_TARGET {
 /// `accumulate`. y may be x. p in [0, 1).
 /// Must move x and y once, and old y where it accumulates; does.
 template <typename T>
-void dropout(Stream stream, double p, std::uint64_t key, const T* x, T* y, std::int64_t n,
+void dropout(Stream stream, double p, PhiloxKey key, const T* x, T* y, std::int64_t n,
              bool accumulate);
 
 /// y = low + u (high - low), fused, u = uniform01(bits of philox(key, i / 4, stream_number)).

@@ -10,7 +10,8 @@ LocalBlock::LocalBlock(ContextPtr context, std::vector<LocalUnit> units, const S
       units_(std::move(units)),
       sample_shape_(sample_shape),
       optimizer_options_(optimizer),
-      seed_(seed) {
+      seed_(seed),
+      runner_(context_, sample_shape) {
   NF_CHECK(!units_.empty(), "local block: no units");
   std::vector<std::int64_t> extents{1};
   for (const std::int64_t extent : sample_shape_.extents()) extents.push_back(extent);
@@ -43,6 +44,7 @@ void LocalBlock::place(const nn::StateDict* state) {
 }
 
 void LocalBlock::release() {
+  runner_.forget();
   optimizers_.clear();
   for (const LocalUnit& unit : units_) {
     unit.unit->release();
@@ -87,6 +89,12 @@ nn::Trainable LocalBlock::trainable(std::size_t i) const {
   return {units_[i].name, units_[i].unit, units_[i].classifier, optimizers_[i].get()};
 }
 
+nn::Chain LocalBlock::chain() const {
+  nn::Chain chain;
+  for (std::size_t i = 0; i < units_.size(); ++i) chain.push_back(trainable(i));
+  return chain;
+}
+
 std::vector<nn::StepResult> LocalBlock::train_batch(const nn::Batch& batch,
                                                     const nn::StepOptions& options) {
   nn::check_batch(batch, sample_shape_);
@@ -100,16 +108,7 @@ std::vector<nn::StepResult> LocalBlock::evaluate_batch(const nn::Batch& batch) {
 
 std::vector<nn::StepResult> LocalBlock::train(const float* images, const std::int32_t* labels,
                                               std::int64_t size, const nn::StepOptions& options) {
-  auto [x, y] = nn::stage_batch(context_, sample_shape_, images, labels, size);
-  std::vector<nn::StepResult> results;
-  for (std::size_t i = 0; i < units_.size(); ++i) {
-    Tensor next;
-    const bool last = i + 1 == units_.size();
-    results.push_back(nn::train_step(trainable(i), std::exchange(x, Tensor()), y, options,
-                                     last ? nullptr : &next));
-    x = std::move(next);
-  }
-  return results;
+  return runner_.train(chain(), images, labels, size, options);
 }
 
 std::vector<nn::StepResult> LocalBlock::evaluate(const float* images, const std::int32_t* labels,

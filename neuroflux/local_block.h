@@ -10,6 +10,7 @@
 #include "nn/module.h"
 #include "nn/optimizer.h"
 #include "nn/state_dict.h"
+#include "nn/step_runner.h"
 
 namespace nf {
 
@@ -46,6 +47,9 @@ class LocalBlock : public nn::BatchTrainer {
   /// The last unit's output in evaluation mode, (size, …) floats, to `output` (null: dropped).
   void forward(const float* images, std::int64_t size, float* output);
 
+  /// Steps of the whole block that were replayed from a graph.
+  std::int64_t replays() const { return runner_.replays(); }
+
   const Shape& sample_shape() const { return sample_shape_; }
   /// (H, W, C) of one sample of the block's output.
   const Shape& output_sample_shape() const { return output_sample_shape_; }
@@ -61,6 +65,7 @@ class LocalBlock : public nn::BatchTrainer {
   void place(const nn::StateDict* state);
   void release();
   nn::Trainable trainable(std::size_t i) const;
+  nn::Chain chain() const;
 
   ContextPtr context_;
   std::vector<LocalUnit> units_;
@@ -69,6 +74,7 @@ class LocalBlock : public nn::BatchTrainer {
   nn::OptimizerOptions optimizer_options_;
   std::uint64_t seed_;
   std::vector<std::unique_ptr<nn::Optimizer>> optimizers_;
+  nn::StepRunner runner_;
   nn::StateDict parked_state_;
   std::vector<nn::StateDict> parked_optimizers_;
 };

@@ -238,8 +238,11 @@ Dropout::Dropout(std::string name, double p) : name_(std::move(name)), p_(p) {
 
 Tensor Dropout::forward(const Pass& pass, const Tensor& x) {
   if (!pass.training) return x;
-  return dropout(pass.tape, x, p_,
-                 random_key(pass.dropout_key, Purpose::dropout, hash_name(name_)));
+  const std::uint64_t name = hash_name(name_);
+  const PhiloxKey key = pass.stored_dropout_key != nullptr
+                            ? stored_random_key(pass.stored_dropout_key, Purpose::dropout, name)
+                            : PhiloxKey(random_key(pass.dropout_key, Purpose::dropout, name));
+  return dropout(pass.tape, x, p_, key);
 }
 
 Tensor Flatten::forward(const Pass& pass, const Tensor& x) { return flatten(pass.tape, x); }

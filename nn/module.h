@@ -20,6 +20,8 @@ struct Pass {
   Tape* tape = nullptr;           ///< records for a backward pass; null: nothing is kept
   bool training = false;          ///< batch statistics and dropout, or running statistics
   std::uint64_t dropout_key = 0;  ///< of this step; each dropout derives its own by its name
+  /// In device memory, in place of dropout_key: of a captured step, which is replayed with others.
+  const std::uint64_t* stored_dropout_key = nullptr;
   bool update_statistics = true;  ///< false: a pass that recomputes leaves running ones alone
 };
 

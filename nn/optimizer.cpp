@@ -84,14 +84,49 @@ Optimizer::Optimizer(std::vector<Parameter*> parameters, const OptimizerOptions&
 }
 
 void Optimizer::step(double factor) {
+  check_ready(factor);
+  update(factor, nullptr);
+  ++steps_;
+}
+
+void Optimizer::capture_step(const CapturedUpdate& captured) {
+  NF_CHECK(steps_ > 0, "optimizer: a first step, which only fills the state, is not captured");
+  check_ready(1.0);
+  update(1.0, &captured);
+}
+
+void Optimizer::count_replayed(double norm) {
+  if (options_.max_gradient_norm > 0) check_norm(norm);
+  ++steps_;
+}
+
+std::array<UpdateScalars, 2> Optimizer::scalars(double factor) const {
+  const double rate = options_.learning_rate * factor;
+  if (options_.kind == OptimizerKind::sgd) return {sgd_scalars(rate), sgd_scalars(rate)};
+  const auto with = [&](double decay) {
+    return adamw_scalars(rate, options_.beta1, options_.beta2, decay, steps_ + 1);
+  };
+  return {with(options_.weight_decay), with(0.0)};
+}
+
+void Optimizer::check_ready(double factor) const {
   NF_CHECK(factor >= 0 && std::isfinite(factor),
            "optimizer: the learning rate's factor must not be negative, got {}", factor);
   for (const Slot& slot : slots_)
     NF_CHECK(slot.parameter->value && slot.parameter->value.grad(), "optimizer: {} has no gradient",
              slot.parameter->name);
+}
+
+void Optimizer::check_norm(double norm) const {
+  NF_CHECK(std::isfinite(norm), "optimizer: the gradients' norm is {}, from {} on", norm,
+           slots_.front().parameter->name);
+}
+
+void Optimizer::update(double factor, const CapturedUpdate* captured) {
   const PhaseScope phase("update");
   const OpScope op("optimizer");
-  if (options_.max_gradient_norm > 0) clip_gradients();
+  const bool clips = options_.max_gradient_norm > 0;
+  if (clips) clip_gradients(captured != nullptr ? captured->norm : nullptr);
   const double rate = options_.learning_rate * factor;
   // One call for those that decay, one for the others: a device takes many parameters at once.
   for (const bool decays : {true, false}) {
@@ -109,13 +144,18 @@ void Optimizer::step(double factor) {
                             slot.second.mutable_view()});
     }
     if (backend == nullptr) continue;
+    UpdateSource source;
+    if (captured != nullptr)
+      source = {decays ? captured->decaying : captured->others, captured->loss,
+                clips ? captured->norm : nullptr};
     const double decay = decays ? options_.weight_decay : 0.0;
     if (options_.kind == OptimizerKind::sgd)
       backend->sgd({.learning_rate = rate,
                     .momentum = options_.momentum,
                     .weight_decay = decay,
                     .nesterov = options_.nesterov,
-                    .first = steps_ == 0},
+                    .first = steps_ == 0,
+                    .source = source},
                    by_sgd);
     else
       backend->adamw({.learning_rate = rate,
@@ -123,13 +163,14 @@ void Optimizer::step(double factor) {
                       .beta2 = options_.beta2,
                       .eps = options_.eps,
                       .weight_decay = decay,
-                      .step = steps_ + 1},
+                      .step = steps_ + 1,
+                      .source = source},
                      by_adamw);
   }
-  ++steps_;
 }
 
-void Optimizer::clip_gradients() {
+// The norm is checked here, or left at `kept_norm` for whoever replays to check.
+void Optimizer::clip_gradients(float* kept_norm) {
   std::vector<View> gradients;
   for (const Slot& slot : slots_) {
     Tensor gradient = slot.parameter->value.grad();
@@ -146,13 +187,12 @@ void Optimizer::clip_gradients() {
     backend.gradient_norm(gradients, norm.mutable_view(),
                           scratch ? Workspace{scratch->data(), bytes} : Workspace{});
   }
-  const double length = first.dtype() == DType::f64
-                            ? norm.to_host<double>().front()
-                            : static_cast<double>(norm.to_host<float>().front());
-  NF_CHECK(std::isfinite(length), "optimizer: the gradients' norm is {}, from {} on", length,
-           slots_.front().parameter->name);
-  if (length > options_.max_gradient_norm)
-    backend.clip_gradients(gradients, options_.max_gradient_norm, norm.view());
+  if (kept_norm != nullptr)
+    backend.copy({kept_norm, DType::f32, {1}}, norm.view());
+  else
+    check_norm(first.dtype() == DType::f64 ? norm.to_host<double>().front()
+                                           : static_cast<double>(norm.to_host<float>().front()));
+  backend.clip_gradients(gradients, options_.max_gradient_norm, norm.view());
 }
 
 void Optimizer::zero_grad() {

@@ -1,6 +1,7 @@
 // Updates parameters from their gradients. State is allocated at once, so memory is constant.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -35,6 +36,14 @@ struct OptimizerOptions {
 /// Throws Error naming the option, its rule and its value.
 void check_optimizer_options(const OptimizerOptions& options);
 
+/// Device memory that a captured update reads and writes.
+struct CapturedUpdate {
+  const UpdateScalars* decaying = nullptr;  ///< of parameters that decay
+  const UpdateScalars* others = nullptr;
+  const float* loss = nullptr;  ///< nothing is updated where it is not finite
+  float* norm = nullptr;        ///< the gradients' norm is left there, where they are clipped
+};
+
 class Optimizer {
  public:
   /// Allocates the state beside each parameter. The parameters must be materialized and outlive
@@ -44,6 +53,14 @@ class Optimizer {
   /// One update at learning rate options().learning_rate * factor. Throws Error, before a parameter
   /// is changed, when one has no gradient or the norm to clip is not finite, OutOfBudget.
   void step(double factor = 1.0);
+  /// The calls of one update on a device that is capturing: each replay makes the update whose
+  /// numbers it finds, none where loss or norm is not finite. Not before the first step().
+  void capture_step(const CapturedUpdate& update);
+  /// The numbers of the next update: for parameters that decay, for the others.
+  std::array<UpdateScalars, 2> scalars(double factor) const;
+  /// Counts an update that a replay made. Throws Error, as step() does, where the norm that the
+  /// replay left is not finite: then there was none.
+  void count_replayed(double norm);
   /// Frees all gradients.
   void zero_grad();
 
@@ -69,7 +86,10 @@ class Optimizer {
     Tensor tensor;
   };
 
-  void clip_gradients();
+  void check_ready(double factor) const;
+  void update(double factor, const CapturedUpdate* captured);
+  void clip_gradients(float* kept_norm);
+  void check_norm(double norm) const;
   std::string steps_name() const;
   std::vector<NamedState> state_tensors() const;
 

@@ -16,6 +16,16 @@ Tensor classify(const Trainable& trainable, const Pass& pass, Tensor features) {
   return trainable.head->forward(pass, features);
 }
 
+CrossEntropy forward(const Trainable& trainable, const Pass& pass, Tensor input,
+                     const Tensor& labels, double label_smoothing, Tensor* output) {
+  const PhaseScope phase("forward");
+  Tensor features = trainable.body->forward(pass, input);
+  input = Tensor();
+  if (output != nullptr) *output = features.detached();
+  const Tensor logits = classify(trainable, pass, std::move(features));
+  return softmax_cross_entropy_with_gradient(pass.tape, logits, labels, label_smoothing);
+}
+
 }  // namespace
 
 Tensor stage_images(const ContextPtr& context, const Shape& sample_shape, const float* images,
@@ -42,11 +52,15 @@ GradientScope::~GradientScope() {
   optimizer_.zero_grad();
 }
 
+void check_loss(const Trainable& trainable, double loss, const StepOptions& options) {
+  NF_CHECK(std::isfinite(loss), "the loss of {} is {} (learning rate {:.3g})", trainable.name, loss,
+           trainable.optimizer->options().learning_rate * options.rate_factor);
+}
+
 StepResult read_loss(const Trainable& trainable, const CrossEntropy& result,
                      const StepOptions& options) {
   const StepResult step = read_back(result);
-  NF_CHECK(std::isfinite(step.loss), "the loss of {} is {} (learning rate {:.3g})", trainable.name,
-           step.loss, trainable.optimizer->options().learning_rate * options.rate_factor);
+  check_loss(trainable, step.loss, options);
   return step;
 }
 
@@ -54,17 +68,13 @@ StepResult add_gradients(const Trainable& trainable, Tensor input, const Tensor&
                          const StepOptions& options, double share, Tensor* output) {
   const UnitScope unit(trainable.name);
   Tape tape;
-  CrossEntropy result;
-  {
-    const PhaseScope phase("forward");
-    const Pass pass{&tape, true, options.dropout_key};
-    Tensor features = trainable.body->forward(pass, input);
-    input = Tensor();
-    if (output != nullptr) *output = features.detached();
-    const Tensor logits = classify(trainable, pass, std::move(features));
-    result = softmax_cross_entropy_with_gradient(&tape, logits, labels, options.label_smoothing);
-  }
+  const CrossEntropy result = forward(trainable, {&tape, true, options.dropout_key},
+                                      std::move(input), labels, options.label_smoothing, output);
   const StepResult step = read_loss(trainable, result, options);
+  if (share == 1.0) {
+    tape.backward(result.loss);
+    return step;
+  }
   const PhaseScope phase("backward");
   tape.backward(result.loss, Tensor::full(result.loss.context(), {1}, share, result.loss.dtype(),
                                           Category::activation_gradient));
@@ -79,6 +89,26 @@ StepResult train_step(const Trainable& trainable, Tensor input, const Tensor& la
   const PhaseScope phase("update");
   trainable.optimizer->step(options.rate_factor);
   return step;
+}
+
+void capture_step(const Trainable& trainable, Tensor input, const Tensor& labels,
+                  double label_smoothing, const std::uint64_t* dropout_key, StepSlot* slot,
+                  Tensor* output) {
+  const UnitScope unit(trainable.name);
+  const GradientScope gradients(*trainable.optimizer);
+  Tape tape;
+  const CrossEntropy result =
+      forward(trainable, {.tape = &tape, .training = true, .stored_dropout_key = dropout_key},
+              std::move(input), labels, label_smoothing, output);
+  Backend& backend = result.loss.backend();
+  backend.copy({&slot->loss, DType::f32, {1}}, result.loss.view());
+  backend.copy({&slot->correct, DType::i32, {1}}, result.correct.view());
+  tape.backward(result.loss);
+  const PhaseScope phase("update");
+  trainable.optimizer->capture_step({.decaying = &slot->decaying,
+                                     .others = &slot->others,
+                                     .loss = &slot->loss,
+                                     .norm = &slot->norm});
 }
 
 StepResult evaluate_step(const Trainable& trainable, Tensor input, const Tensor& labels,

@@ -75,6 +75,24 @@ StepResult add_gradients(const Trainable& trainable, Tensor input, const Tensor&
 StepResult train_step(const Trainable& trainable, Tensor input, const Tensor& labels,
                       const StepOptions& options, Tensor* output = nullptr);
 
+/// Device memory of one captured step.
+struct StepSlot {
+  UpdateScalars decaying, others;  ///< read: the optimizer's numbers
+  float loss = 0;                  ///< written
+  std::int32_t correct = 0;        ///< written
+  float norm = 0;                  ///< written where gradients are clipped
+};
+
+/// The calls of train_step on a device that is capturing. They ask for the memory that train_step
+/// asks for. A replay reads dropout's key and the optimizer's numbers from device memory and leaves
+/// loss, correct and norm there; where loss or norm is not finite it changes no parameter.
+void capture_step(const Trainable& trainable, Tensor input, const Tensor& labels,
+                  double label_smoothing, const std::uint64_t* dropout_key, StepSlot* slot,
+                  Tensor* output = nullptr);
+
+/// Throws Error naming `trainable` unless the loss is finite.
+void check_loss(const Trainable& trainable, double loss, const StepOptions& options);
+
 /// Forward with running statistics; nothing is recorded. Without labels only `output` is computed.
 StepResult evaluate_step(const Trainable& trainable, Tensor input, const Tensor& labels,
                          Tensor* output = nullptr);

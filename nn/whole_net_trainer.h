@@ -33,6 +33,7 @@ class WholeNetTrainer : public BatchTrainer {
   Trainable trainable() const;
   /// The batch on the device.
   DeviceBatch stage(const float* images, const std::int32_t* labels, std::int64_t size) const;
+  const ContextPtr& context() const { return context_; }
   Model& model() const { return model_; }
   Optimizer& optimizer() const { return *optimizer_; }
 

@@ -103,6 +103,25 @@ void Pool::reset_peak() {
   stats_.peak_reserved = stats_.reserved;
 }
 
+void Pool::note_peaks(std::int64_t live, std::int64_t reserved) {
+  const std::lock_guard lock(mutex_);
+  stats_.peak_live = std::max(stats_.peak_live, live);
+  stats_.peak_reserved = std::max(stats_.peak_reserved, reserved);
+}
+
+std::vector<std::pair<std::int64_t, std::int64_t>> Pool::layout() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::pair<std::int64_t, std::int64_t>> pieces;
+  pieces.reserve(live_.size());
+  for (const auto& [offset, piece] : live_) pieces.emplace_back(offset, piece.granted);
+  return pieces;
+}
+
+bool Pool::traced() const {
+  const std::lock_guard lock(mutex_);
+  return trace_ != nullptr;
+}
+
 void Pool::set_trace(MemoryTrace* trace) {
   const std::lock_guard lock(mutex_);
   trace_ = trace;

@@ -85,6 +85,13 @@ class Pool {
   PoolStats stats() const;
   /// Peaks restart from what is held now.
   void reset_peak();
+  /// Raises the peaks to those of requests that were made before from the same layout, and are not
+  /// made again now though their memory is used again.
+  void note_peaks(std::int64_t live, std::int64_t reserved);
+  /// (offset, bytes) of what is granted now, by offset: it decides which addresses any sequence of
+  /// requests is granted from here on.
+  std::vector<std::pair<std::int64_t, std::int64_t>> layout() const;
+  bool traced() const;
   /// Every later event is recorded there until it is set to null.
   void set_trace(MemoryTrace* trace);
 

@@ -9,7 +9,7 @@ constexpr std::string_view kDropout = "dropout";
 
 class DropoutNode : public Node {
  public:
-  DropoutNode(double p, std::uint64_t key) : Node(kDropout), p_(p), key_(key) {}
+  DropoutNode(double p, PhiloxKey key) : Node(kDropout), p_(p), key_(key) {}
 
   void backward(Tensor dy, Gradients& gradients) override {
     Backend& backend = dy.backend();
@@ -24,12 +24,12 @@ class DropoutNode : public Node {
 
  private:
   double p_;
-  std::uint64_t key_;
+  PhiloxKey key_;
 };
 
 }  // namespace
 
-Tensor dropout(Tape* tape, const Tensor& x, double p, std::uint64_t key) {
+Tensor dropout(Tape* tape, const Tensor& x, double p, PhiloxKey key) {
   const OpScope scope(kDropout);
   detail::check_floating(kDropout, "input", x);
   NF_CHECK(p >= 0 && p < 1, "dropout: p must be in [0, 1), got {}", p);

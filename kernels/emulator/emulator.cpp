@@ -618,6 +618,18 @@ void remove_memory(const void* address) {
   ranges().remove(reinterpret_cast<std::uintptr_t>(address));
 }
 
+namespace {
+
+thread_local Calls* recorded_calls = nullptr;
+
+// CUDA's limit of 4 KiB and the kernel's address.
+constexpr std::size_t kMostParameters = 4096 + sizeof(void*);
+
+}  // namespace
+
+void record_to(Calls* calls) { recorded_calls = calls; }
+Calls* recording() { return recorded_calls; }
+
 std::vector<KernelBehaviour> behaviour() {
   const std::lock_guard lock(launch_mutex());
   return machine().seen;
@@ -629,6 +641,19 @@ void reset_behaviour() {
 }
 
 void run(const char* name, Extent grid, Extent block, std::int64_t shared_bytes, Body body) {
+  if (body.bytes > kMostParameters)
+    throw KernelError(std::string(name) + ": parameters of " + std::to_string(body.bytes) +
+                      " bytes, a launch takes " + std::to_string(kMostParameters));
+  if (recorded_calls != nullptr) {
+    const auto* bytes = static_cast<const std::byte*>(body.closure);
+    recorded_calls->emplace_back([=, copy = std::vector<std::byte>(bytes, bytes + body.bytes)] {
+      // Kernels may read their parameters on the launching thread's stack alone.
+      alignas(std::max_align_t) std::byte parameters[kMostParameters];
+      std::copy(copy.begin(), copy.end(), parameters);
+      run(name, grid, block, shared_bytes, {body.call, parameters, body.bytes});
+    });
+    return;
+  }
   const std::lock_guard lock(launch_mutex());
   machine().run(name, grid, block, shared_bytes, body);
 }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,12 @@ Options options();
 /// overlap; an access may not span two.
 void add_memory(const void* address, std::int64_t bytes);
 void remove_memory(const void* address);
+
+/// While there are any, launches of the calling thread do not run but are added to these calls;
+/// null: they run. The calls are to be made on one thread, in order.
+using Calls = std::vector<std::function<void()>>;
+void record_to(Calls* calls);
+Calls* recording();
 
 /// What one kernel did with memory, in all launches since the last reset. A request is one
 /// instruction of one warp; a sector 32 bytes.

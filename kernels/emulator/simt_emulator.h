@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <type_traits>
 
 #define NF_KERNEL(threads) void
 #define NF_DEVICE inline
@@ -89,6 +90,7 @@ void launch(const char* name, void (*kernel)(Parameters...), Extent grid, Extent
   // By value: an argument may lie where kernels have no business.
   const auto call = [=] { kernel(static_cast<Parameters>(arguments)...); };
   using Call = decltype(call);
+  static_assert(std::is_trivially_copyable_v<Call>, "a recorded launch is a copy of its bytes");
   emulator::run(
       name, grid, block, shared_bytes,
       {[](const void* closure) { (*static_cast<Call*>(closure))(); }, &call, sizeof(call)});

@@ -14,7 +14,7 @@ install(DIRECTORY engine neuroflux nn
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/neuroflux COMPONENT development
   FILES_MATCHING PATTERN "*.h" PATTERN backends EXCLUDE)
 # Of kernels/ what the host uses as well.
-install(FILES kernels/error.h kernels/half.h kernels/philox.h
+install(FILES kernels/error.h kernels/half.h kernels/philox.h kernels/update_scalars.h
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/neuroflux/kernels COMPONENT development)
 
 configure_package_config_file(tools/cmake/NeuroFluxConfig.cmake.in

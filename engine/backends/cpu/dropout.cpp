@@ -13,7 +13,8 @@ constexpr std::int64_t kDraws = 16;
 
 }  // namespace
 
-void CpuBackend::dropout(double p, std::uint64_t key, ConstView x, View y, GradMode mode) {
+void CpuBackend::dropout(double p, PhiloxKey philox_key, ConstView x, View y, GradMode mode) {
+  const std::uint64_t key = philox_key.get();
   with_real("dropout", y.dtype, [&](auto scalar) {
     using T = decltype(scalar);
     const T* in = elements<T>("dropout", x);

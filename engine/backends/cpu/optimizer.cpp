@@ -75,13 +75,20 @@ void adamw_one(int threads, const AdamWStep& step, View w, ConstView grad, View 
   });
 }
 
+void check_not_captured(std::string_view op, const UpdateSource& source) {
+  NF_CHECK(source.scalars == nullptr && source.loss == nullptr && source.norm == nullptr,
+           "{}: the CPU captures no calls, so an update must bring its numbers itself", op);
+}
+
 }  // namespace
 
 void CpuBackend::sgd(const SgdStep& step, std::span<const SgdParameter> parameters) {
+  check_not_captured("sgd", step.source);
   for (const SgdParameter& p : parameters) sgd_one(threads_, step, p.w, p.grad, p.momentum);
 }
 
 void CpuBackend::adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) {
+  check_not_captured("adamw", step.source);
   for (const AdamWParameter& p : parameters) adamw_one(threads_, step, p.w, p.grad, p.m, p.v);
 }
 

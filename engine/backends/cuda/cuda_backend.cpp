@@ -71,6 +71,21 @@ Libraries& libraries(int index) {
   return *found;
 }
 
+/// One launch of a graph, however many calls it holds.
+class GraphCalls final : public CapturedCalls {
+ public:
+  GraphCalls(Runtime& runtime, cudaGraphExec_t graph) : runtime_(runtime), graph_(graph) {}
+  ~GraphCalls() override { cudaGraphExecDestroy(graph_); }
+  GraphCalls(const GraphCalls&) = delete;
+  GraphCalls& operator=(const GraphCalls&) = delete;
+
+  void replay() override { runtime_.launch(graph_); }
+
+ private:
+  Runtime& runtime_;
+  cudaGraphExec_t graph_;
+};
+
 class CudaBackend final : public GpuBackend {
  public:
   explicit CudaBackend(const CudaOptions& options)
@@ -86,6 +101,12 @@ class CudaBackend final : public GpuBackend {
   std::int64_t context_bytes() const override { return runtime_.context_bytes(); }
   int threads() const override { return 1; }
   void synchronize() override { runtime_.synchronize(); }
+  bool captures() const override { return true; }
+  void begin_capture() override { runtime_.begin_capture(); }
+  std::unique_ptr<CapturedCalls> end_capture() override {
+    return std::make_unique<GraphCalls>(runtime_, runtime_.end_capture());
+  }
+  void abandon_capture() noexcept override { runtime_.abandon_capture(); }
 
   void copy_from_host(View dst, const void* src) override {
     runtime_.copy_from_host(dst.data, src, dst.numel() * size_of(dst.dtype));

@@ -166,10 +166,42 @@ std::unique_ptr<AddressRange> Runtime::reserve(std::int64_t bytes) {
 cudaStream_t Runtime::next_call() {
   select();
   const std::lock_guard lock(mutex_);
+  if (capturing_) return compute_;  // nothing is carried out that a copy would have to wait for
   if (calls_ % kCallsPerMark == 0) set_mark();
   ++calls_;
   return compute_;
 }
+
+void Runtime::begin_capture() {
+  select();
+  NF_CHECK(!capturing_, "cuda: calls are being captured already");
+  // Other threads may call what a capture forbids: they have no part in it.
+  NF_CUDA_CHECK(cudaStreamBeginCapture(compute_, cudaStreamCaptureModeThreadLocal));
+  capturing_ = true;
+}
+
+cudaGraphExec_t Runtime::end_capture() {
+  NF_CHECK(capturing_, "cuda: no calls are being captured");
+  capturing_ = false;
+  cudaGraph_t graph = nullptr;
+  NF_CUDA_CHECK(cudaStreamEndCapture(compute_, &graph));
+  cudaGraphExec_t executable = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
+  cudaGraphDestroy(graph);
+  check(status, "cudaGraphInstantiate(&executable, graph, 0)");
+  return executable;
+}
+
+void Runtime::abandon_capture() noexcept {
+  if (!capturing_) return;
+  capturing_ = false;
+  cudaGraph_t graph = nullptr;
+  cudaStreamEndCapture(compute_, &graph);
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  cudaGetLastError();  // not to be found by the next launch
+}
+
+void Runtime::launch(cudaGraphExec_t graph) { NF_CUDA_CHECK(cudaGraphLaunch(graph, next_call())); }
 
 void Runtime::set_mark() {
   Mark& mark = marks_[next_mark_++ % marks_.size()];
@@ -208,6 +240,7 @@ Runtime::Staging& Runtime::next_staging() {
 }
 
 void Runtime::copy_from_host(void* target, const void* source, std::int64_t bytes) {
+  NF_CHECK(!capturing_, "cuda: a copy from the host can't be captured");
   if (bytes == 0) return;
   select();
   const std::lock_guard lock(mutex_);
@@ -225,6 +258,7 @@ void Runtime::copy_from_host(void* target, const void* source, std::int64_t byte
 }
 
 void Runtime::copy_to_host(void* target, const void* source, std::int64_t bytes) {
+  NF_CHECK(!capturing_, "cuda: a copy to the host can't be captured");
   if (bytes == 0) return;
   select();
   const std::lock_guard lock(mutex_);
@@ -252,6 +286,7 @@ void Runtime::copy_to_host(void* target, const void* source, std::int64_t bytes)
 }
 
 void Runtime::synchronize() {
+  NF_CHECK(!capturing_, "cuda: a wait can't be captured");
   select();
   NF_CUDA_CHECK(cudaStreamSynchronize(compute_));
 }

@@ -55,6 +55,14 @@ class Runtime {
   void copy_to_host(void* target, const void* source, std::int64_t bytes);
   void synchronize();
 
+  /// What computes from here on, on the calling thread, becomes part of a graph.
+  void begin_capture();
+  /// Throws Error where a call could not be captured.
+  cudaGraphExec_t end_capture();
+  void abandon_capture() noexcept;
+  /// One call that computes what the graph does.
+  void launch(cudaGraphExec_t graph);
+
  private:
   class DeviceRange;
 
@@ -86,6 +94,7 @@ class Runtime {
   cudaStream_t copy_ = nullptr;
   cudaEvent_t copied_ = nullptr;
 
+  bool capturing_ = false;
   std::atomic<std::uint64_t> calls_ = 0;
   std::mutex mutex_;  // for what follows
   std::array<Staging, kStagings> staging_{};

@@ -91,7 +91,7 @@ void GpuBackend::relu_backward(Activation activation, ConstView y, ConstView dy,
   });
 }
 
-void GpuBackend::dropout(double p, std::uint64_t key, ConstView x, View y, GradMode mode) {
+void GpuBackend::dropout(double p, PhiloxKey key, ConstView x, View y, GradMode mode) {
   with_storage("dropout", y.dtype, [&](auto scalar) {
     using T = decltype(scalar);
     NF_TARGET::dropout(stream(), p, key, elements<T>("dropout", x), elements<T>("dropout", y),

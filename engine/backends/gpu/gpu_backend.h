@@ -33,7 +33,7 @@ class GpuBackend : public Backend {
   void relu_forward(Activation activation, ConstView x, View y) override;
   void relu_backward(Activation activation, ConstView y, ConstView dy, View dx,
                      GradMode mode) override;
-  void dropout(double p, std::uint64_t key, ConstView x, View y, GradMode mode) override;
+  void dropout(double p, PhiloxKey key, ConstView x, View y, GradMode mode) override;
 
   // Convolution.
   std::int64_t conv2d_workspace(const Conv2dProblem& problem, Pass pass,

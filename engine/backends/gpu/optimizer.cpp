@@ -33,7 +33,8 @@ void GpuBackend::sgd(const SgdStep& step, std::span<const SgdParameter> paramete
                   .momentum = step.momentum,
                   .weight_decay = step.weight_decay,
                   .nesterov = step.nesterov,
-                  .first = step.first});
+                  .first = step.first,
+                  .source = step.source});
 }
 
 void GpuBackend::adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) {
@@ -48,7 +49,8 @@ void GpuBackend::adamw(const AdamWStep& step, std::span<const AdamWParameter> pa
                     .beta2 = step.beta2,
                     .eps = step.eps,
                     .weight_decay = step.weight_decay,
-                    .step = step.step});
+                    .step = step.step,
+                    .source = step.source});
 }
 
 std::int64_t GpuBackend::gradient_norm_workspace(std::span<const View> gradients) const {

@@ -37,7 +37,7 @@ class MetaBackend final : public Backend {
   void add(ConstView, ConstView, View) override {}
   void relu_forward(Activation, ConstView, View) override {}
   void relu_backward(Activation, ConstView, ConstView, View, GradMode) override {}
-  void dropout(double, std::uint64_t, ConstView, View, GradMode) override {}
+  void dropout(double, PhiloxKey, ConstView, View, GradMode) override {}
 
   // Convolution.
   std::int64_t conv2d_workspace(const Conv2dProblem& problem, Pass pass,

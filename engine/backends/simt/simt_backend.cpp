@@ -1,5 +1,8 @@
 // The GPU's kernels on the emulator, in host memory.
 #include <cstring>
+#include <functional>
+#include <map>
+#include <set>
 #include <vector>
 
 #include "engine/backends/cpu/address_range.h"
@@ -12,6 +15,57 @@ namespace nf {
 namespace simt {
 namespace {
 
+/// Calls that are captured, and what the pool did meanwhile: a replay grants and takes back as the
+/// captured run did, so that kernels are watched as closely.
+struct Capture {
+  emulator::Calls calls;
+  std::vector<std::size_t> marks;  // which of them grant or take back
+  std::set<std::byte*> granted;
+  std::map<std::byte*, std::int64_t> taken_back;  // of what was granted before
+
+  void mark(std::function<void()> call) {
+    marks.push_back(calls.size());
+    calls.push_back(std::move(call));
+  }
+};
+thread_local std::unique_ptr<Capture> capture;
+
+void note_granted(std::byte* address, std::int64_t bytes) {
+  emulator::add_memory(address, bytes);
+  if (capture == nullptr) return;
+  capture->mark([=] { emulator::add_memory(address, bytes); });
+  capture->granted.insert(address);
+}
+
+void note_taken_back(std::byte* address, std::int64_t bytes) {
+  emulator::remove_memory(address);
+  if (capture == nullptr) return;
+  capture->mark([=] { emulator::remove_memory(address); });
+  if (capture->granted.erase(address) == 0) capture->taken_back[address] = bytes;
+}
+
+class EmulatedCalls final : public CapturedCalls {
+ public:
+  EmulatedCalls(emulator::Calls calls, std::vector<std::size_t> marks)
+      : calls_(std::move(calls)), marks_(std::move(marks)) {}
+
+  void replay() override {
+    std::size_t next = 0;
+    try {
+      while (next < calls_.size()) calls_[next++]();
+    } catch (...) {
+      // What is granted must be as it was before, whatever failed.
+      for (const std::size_t mark : marks_)
+        if (mark >= next) calls_[mark]();
+      throw;
+    }
+  }
+
+ private:
+  emulator::Calls calls_;
+  std::vector<std::size_t> marks_;
+};
+
 /// Host memory of which kernels may touch what has been granted.
 class EmulatedRange final : public AddressRange {
  public:
@@ -20,10 +74,10 @@ class EmulatedRange final : public AddressRange {
   std::int64_t bytes() const override { return host_.bytes(); }
   void mark_granted(std::int64_t offset, std::int64_t bytes) override {
     host_.mark_granted(offset, bytes);
-    emulator::add_memory(base() + offset, bytes);
+    note_granted(base() + offset, bytes);
   }
   void mark_free(std::int64_t offset, std::int64_t bytes) override {
-    emulator::remove_memory(base() + offset);
+    note_taken_back(base() + offset, bytes);
     host_.mark_free(offset, bytes);
   }
 
@@ -98,16 +152,47 @@ class SimtBackend final : public GpuBackend {
   std::int64_t memory_bytes() const override { return cpu_.memory_bytes(); }
   int threads() const override { return cpu_.threads(); }
   void synchronize() override {}
-  void copy_from_host(View dst, const void* src) override { cpu_.copy_from_host(dst, src); }
-  void copy_to_host(void* dst, ConstView src) override { cpu_.copy_to_host(dst, src); }
+  void copy_from_host(View dst, const void* src) override {
+    NF_CHECK(capture == nullptr, "simt: a copy from the host can't be captured");
+    cpu_.copy_from_host(dst, src);
+  }
+  void copy_to_host(void* dst, ConstView src) override {
+    NF_CHECK(capture == nullptr, "simt: a copy to the host can't be captured");
+    cpu_.copy_to_host(dst, src);
+  }
+
+  bool captures() const override { return true; }
+  void begin_capture() override {
+    NF_CHECK(capture == nullptr, "simt: calls are being captured already");
+    capture = std::make_unique<Capture>();
+    emulator::record_to(&capture->calls);
+  }
+  std::unique_ptr<CapturedCalls> end_capture() override {
+    NF_CHECK(capture != nullptr, "simt: no calls are being captured");
+    const std::unique_ptr<Capture> done = std::move(capture);
+    emulator::record_to(nullptr);
+    NF_CHECK(done->granted.empty(), "simt: {} pieces granted in a capture outlive it",
+             done->granted.size());
+    // What a replay finds granted, it leaves granted.
+    for (const auto& [address, bytes] : done->taken_back)
+      done->mark([address = address, bytes = bytes] { emulator::add_memory(address, bytes); });
+    return std::make_unique<EmulatedCalls>(std::move(done->calls), std::move(done->marks));
+  }
+  void abandon_capture() noexcept override {
+    capture.reset();
+    emulator::record_to(nullptr);
+  }
 
   void softmax_cross_entropy_forward(ConstView logits, ConstView labels, double smoothing,
                                      View loss, View correct, Workspace workspace) override {
-    const std::int64_t classes = logits.shape[1];
-    const auto* label = elements<std::int32_t>("softmax_cross_entropy", labels);
-    for (std::int64_t r = 0; r < labels.numel(); ++r)
-      NF_CHECK(label[r] >= 0 && label[r] < classes,
-               "softmax_cross_entropy: label {} must be in [0, {}), got {}", r, classes, label[r]);
+    make([=] {
+      const std::int64_t classes = logits.shape[1];
+      const auto* label = elements<std::int32_t>("softmax_cross_entropy", labels);
+      for (std::int64_t r = 0; r < labels.numel(); ++r)
+        NF_CHECK(label[r] >= 0 && label[r] < classes,
+                 "softmax_cross_entropy: label {} must be in [0, {}), got {}", r, classes,
+                 label[r]);
+    });
     GpuBackend::softmax_cross_entropy_forward(logits, labels, smoothing, loss, correct, workspace);
   }
 
@@ -119,19 +204,23 @@ class SimtBackend final : public GpuBackend {
   }
   void linear_backward_input(const LinearProblem& p, ConstView dy, ConstView w, View dx,
                              GradMode mode, Workspace workspace) override {
-    Widened f32(cpu_, p.dtype, workspace);
-    const ConstView wide_dy = f32.in(dy), wide_w = f32.in(w);
-    const View wide_dx = f32.target(dx);
-    cpu_.linear_backward_input(in_f32(p), wide_dy, wide_w, wide_dx, f32.mode(mode), f32.rest());
-    f32.out(wide_dx, dx, mode);
+    make([=, this] {
+      Widened f32(cpu_, p.dtype, workspace);
+      const ConstView wide_dy = f32.in(dy), wide_w = f32.in(w);
+      const View wide_dx = f32.target(dx);
+      cpu_.linear_backward_input(in_f32(p), wide_dy, wide_w, wide_dx, f32.mode(mode), f32.rest());
+      f32.out(wide_dx, dx, mode);
+    });
   }
   void linear_backward_weight(const LinearProblem& p, ConstView x, ConstView dy, View dw,
                               GradMode mode, Workspace workspace) override {
-    Widened f32(cpu_, p.dtype, workspace);
-    const ConstView wide_x = f32.in(x), wide_dy = f32.in(dy);
-    const View wide_dw = f32.target(dw);
-    cpu_.linear_backward_weight(in_f32(p), wide_x, wide_dy, wide_dw, f32.mode(mode), f32.rest());
-    f32.out(wide_dw, dw, mode);
+    make([=, this] {
+      Widened f32(cpu_, p.dtype, workspace);
+      const ConstView wide_x = f32.in(x), wide_dy = f32.in(dy);
+      const View wide_dw = f32.target(dw);
+      cpu_.linear_backward_weight(in_f32(p), wide_x, wide_dy, wide_dw, f32.mode(mode), f32.rest());
+      f32.out(wide_dw, dw, mode);
+    });
   }
 
  protected:
@@ -147,38 +236,55 @@ class SimtBackend final : public GpuBackend {
   }
   void library_conv2d_forward(const Conv2dProblem& p, ConstView x, ConstView w, View y,
                               Workspace workspace) override {
-    Widened f32(cpu_, p.dtype, workspace);
-    const ConstView wide_x = f32.in(x), wide_w = f32.in(w);
-    const View wide_y = f32.target(y);
-    cpu_.conv2d_forward(in_f32(p), wide_x, wide_w, {}, {}, wide_y, f32.rest());
-    f32.out(wide_y, y, GradMode::overwrite);
+    make([=, this] {
+      Widened f32(cpu_, p.dtype, workspace);
+      const ConstView wide_x = f32.in(x), wide_w = f32.in(w);
+      const View wide_y = f32.target(y);
+      cpu_.conv2d_forward(in_f32(p), wide_x, wide_w, {}, {}, wide_y, f32.rest());
+      f32.out(wide_y, y, GradMode::overwrite);
+    });
   }
   void library_conv2d_backward_input(const Conv2dProblem& p, ConstView dy, ConstView w, View dx,
                                      GradMode mode, Workspace workspace) override {
-    Widened f32(cpu_, p.dtype, workspace);
-    const ConstView wide_dy = f32.in(dy), wide_w = f32.in(w);
-    const View wide_dx = f32.target(dx);
-    cpu_.conv2d_backward_input(in_f32(p), wide_dy, wide_w, wide_dx, f32.mode(mode), f32.rest());
-    f32.out(wide_dx, dx, mode);
+    make([=, this] {
+      Widened f32(cpu_, p.dtype, workspace);
+      const ConstView wide_dy = f32.in(dy), wide_w = f32.in(w);
+      const View wide_dx = f32.target(dx);
+      cpu_.conv2d_backward_input(in_f32(p), wide_dy, wide_w, wide_dx, f32.mode(mode), f32.rest());
+      f32.out(wide_dx, dx, mode);
+    });
   }
   void library_conv2d_backward_weight(const Conv2dProblem& p, ConstView x, ConstView dy, View dw,
                                       GradMode mode, Workspace workspace) override {
-    Widened f32(cpu_, p.dtype, workspace);
-    const ConstView wide_x = f32.in(x), wide_dy = f32.in(dy);
-    const View wide_dw = f32.target(dw);
-    cpu_.conv2d_backward_weight(in_f32(p), wide_x, wide_dy, wide_dw, f32.mode(mode), f32.rest());
-    f32.out(wide_dw, dw, mode);
+    make([=, this] {
+      Widened f32(cpu_, p.dtype, workspace);
+      const ConstView wide_x = f32.in(x), wide_dy = f32.in(dy);
+      const View wide_dw = f32.target(dw);
+      cpu_.conv2d_backward_weight(in_f32(p), wide_x, wide_dy, wide_dw, f32.mode(mode), f32.rest());
+      f32.out(wide_dw, dw, mode);
+    });
   }
   void library_linear_forward(const LinearProblem& p, ConstView x, ConstView w, View y,
                               Workspace workspace) override {
-    Widened f32(cpu_, p.dtype, workspace);
-    const ConstView wide_x = f32.in(x), wide_w = f32.in(w);
-    const View wide_y = f32.target(y);
-    cpu_.linear_forward(in_f32(p), wide_x, wide_w, {}, wide_y, f32.rest());
-    f32.out(wide_y, y, GradMode::overwrite);
+    make([=, this] {
+      Widened f32(cpu_, p.dtype, workspace);
+      const ConstView wide_x = f32.in(x), wide_w = f32.in(w);
+      const View wide_y = f32.target(y);
+      cpu_.linear_forward(in_f32(p), wide_x, wide_w, {}, wide_y, f32.rest());
+      f32.out(wide_y, y, GradMode::overwrite);
+    });
   }
 
  private:
+  /// Makes a call that is no launch, or captures it.
+  template <typename Call>
+  static void make(const Call& call) {
+    if (capture != nullptr)
+      capture->calls.emplace_back(call);
+    else
+      call();
+  }
+
   /// What the CPU's library is asked for: sums of 16-bit results are made outside of it.
   static GradMode inner(DType dtype, GradMode mode) {
     return dtype == DType::f32 ? mode : GradMode::overwrite;
