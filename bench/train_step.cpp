@@ -34,6 +34,7 @@ struct Measured {
   std::int64_t peak_bytes = 0;     // reserved on the device
   std::int64_t process_bytes = 0;  // resident, at most
   int threads = 0;                 // inside operators
+  bool graphs = false;             // whether timed steps were replayed
 
   double median() const {
     return 0.5 * (seconds[(seconds.size() - 1) / 2] + seconds[seconds.size() / 2]);
@@ -61,6 +62,10 @@ bool parse(int argc, char** argv, Options& options) {
       ->check(CLI::Range(1, 4096));
   app.add_option("--classes", options.model_options.classes, "outputs of the net")
       ->check(CLI::Range(1, 1000000));
+  std::string graphs;
+  app.add_option("--graphs", graphs,
+                 "on: replay steps as one launch each; off: call by call; default: on for cuda")
+      ->check(CLI::IsMember({"on", "off"}));
   app.add_flag("--tf32", options.device.tf32,
                "let a GPU round operands of convolutions and products to 10 bits");
   app.add_flag("--no-onednn", no_onednn, "convolution and matrix product by Eigen");
@@ -74,6 +79,7 @@ bool parse(int argc, char** argv, Options& options) {
   options.model_options.input = Shape(input);
   options.device.device = parse_device(device);
   options.device.onednn = !no_onednn;
+  if (!graphs.empty()) options.device.graphs = graphs == "on";
   NF_CHECK(options.device.device.kind != DeviceKind::meta,
            "--device: {} computes nothing, so there is nothing to time", device);
   return true;
@@ -104,6 +110,8 @@ Measured measure(const Options& options, nn::Model& model) {
   }
   std::sort(measured.seconds.begin(), measured.seconds.end());
   measured.threads = context->backend().threads();
+  // The first step warms up, the second is captured and replayed, as are all others.
+  measured.graphs = trainer.replays() == kWarmUpSteps + options.steps - 1;
   measured.peak_bytes = context->pool().stats().peak_reserved;
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -122,6 +130,7 @@ nlohmann::json to_json(const Options& options, const std::string& model, const M
           {"steps", options.steps},
           {"device", to_string(options.device.device)},
           {"tf32", options.device.tf32},
+          {"graphs", measured.graphs},
           {"threads", measured.threads},
           {"library", library(options.device)},
           {"compiler", compiler()},

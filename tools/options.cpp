@@ -388,6 +388,13 @@ void Parser::add_device() {
                 });
   flags_.toggle("--tf32", device.tf32,
                 "Let a GPU's tensor cores round operands of convolutions to 10 bits");
+  if (command() != Command::eval)
+    flags_.parsed("--graphs", "on|off", "",
+                  "Replay a training step as one launch; default: on for cuda, off for simt",
+                  [&device](const std::string& text) {
+                    NF_CHECK(text == "on" || text == "off", "must be on or off, got \"{}\"", text);
+                    device.graphs = text == "on";
+                  });
   flags_.whole("--threads", device.threads, 0, "Threads inside operators; 0: one per core",
                kMaxThreads);
   flags_.toggle("--no-onednn", without_onednn_, "Compute by Eigen alone");
@@ -495,6 +502,8 @@ void Parser::finish() {
   // The emulator's steps take minutes and say nothing of a GPU's.
   if (profile_flag_ != nullptr && profile_flag_->count() == 0)
     options_.profile = trains() && options_.device.device.kind != DeviceKind::simt;
+  if (options_.device.graphs.value_or(false) && options_.device.device.kind == DeviceKind::cpu)
+    fail_usage("--graphs: on is for --device cuda and simt, not for cpu");
   options_.training.stop_when_saturated = !without_early_stop_;
   options_.training.cache_storage.direct = !cache_buffered_;
   options_.data_options.seed = options_.training.seed;

@@ -64,6 +64,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadUsage{"UnknownRule", {"plan", "--auxiliary", "clasic"}, "did you mean classic?"},
         BadUsage{"UnknownDevice", {"plan", "--device", "tpu"}, "tpu"},
         BadUsage{"MetaDevice", {"plan", "--device", "meta"}, "computes nothing"},
+        BadUsage{"GraphsNeither", {"plan", "--graphs", "yes"}, "--graphs: must be on or off"},
+        BadUsage{"GraphsOnCpu", {"plan", "--graphs", "on"}, "not for cpu"},
         BadUsage{"CacheType", {"plan", "--cache-dtype", "i32"}, "bf16"},
         BadUsage{"CachePlace", {"plan", "--cache", "tape"}, "disk"},
         BadUsage{"CacheEngine", {"train", "--cache-io", "aio"}, "io_uring"},
