@@ -293,6 +293,60 @@ double norm_reference(const std::vector<GradientTensor>& tensors) {
   return std::sqrt(sum);
 }
 
+/// A tensor of three chunks and what the updates below make of it.
+struct OneTensor {
+  DeviceArray<float> w{random_values<float>(9000, 1)}, grad{random_values<float>(9000, 2)},
+      m{random_values<float>(9000, 3)}, v{random_values<float>(9000, 4, 0, 1)};
+
+  void by_sgd(const SgdOptions& options) {
+    const SgdTensor tensor{w.data(), grad.data(), m.data(), w.size()};
+    sgd(kStream, &tensor, 1, options);
+  }
+  void by_adamw(const AdamWOptions& options) {
+    const AdamWTensor tensor{w.data(), grad.data(), m.data(), v.data(), w.size()};
+    adamw(kStream, &tensor, 1, options);
+  }
+  std::vector<std::vector<float>> host() const { return {w.host(), m.host(), v.host()}; }
+};
+
+TEST(KernelsOptimizer, TakesItsNumbersFromMemoryWhereGiven) {
+  DeviceArray<UpdateScalars> scalars(
+      std::vector{sgd_scalars(0.3), adamw_scalars(0.02, 0.8, 0.99, 0.1, 7)});
+  OneTensor by_value, from_memory;
+  by_value.by_sgd({.learning_rate = 0.3, .momentum = 0.9, .weight_decay = 0.1, .nesterov = true});
+  from_memory.by_sgd({.learning_rate = 5,
+                      .momentum = 0.9,
+                      .weight_decay = 0.1,
+                      .nesterov = true,
+                      .source = {.scalars = scalars.data()}});
+  EXPECT_EQ(from_memory.host(), by_value.host());
+  by_value.by_adamw(
+      {.learning_rate = 0.02, .beta1 = 0.8, .beta2 = 0.99, .weight_decay = 0.1, .step = 7});
+  from_memory.by_adamw({.learning_rate = 5,
+                        .beta1 = 0.8,
+                        .beta2 = 0.99,
+                        .weight_decay = 3,
+                        .step = 1,
+                        .source = {.scalars = scalars.data() + 1}});
+  EXPECT_EQ(from_memory.host(), by_value.host());
+}
+
+TEST(KernelsOptimizer, UpdatesNothingWhereLossOrNormIsNotFinite) {
+  DeviceArray<float> numbers(std::vector<float>{1.5F, kNaN, kInfinity, -kInfinity});
+  OneTensor t;
+  const auto before = t.host();
+  for (int bad = 1; bad < 4; ++bad)
+    for (const bool in_loss : {false, true}) {
+      const UpdateSource source{.loss = numbers.data() + (in_loss ? bad : 0),
+                                .norm = numbers.data() + (in_loss ? 0 : bad)};
+      t.by_sgd({.learning_rate = 0.3, .momentum = 0.9, .source = source});
+      t.by_adamw({.learning_rate = 0.3, .source = source});
+      EXPECT_EQ(t.host(), before) << bad << (in_loss ? " in the loss" : " in the norm");
+    }
+  t.by_sgd({.learning_rate = 0.3, .source = {.loss = numbers.data(), .norm = numbers.data()}});
+  EXPECT_NE(t.host(), before);
+}
+
 TEST(KernelsOptimizer, GradientNorm) {
   // Squares beyond f32 on either side, where a sum of them in f32 would be infinite or 0.
   for (const float size : {1.0F, 1e30F, 1e-30F})

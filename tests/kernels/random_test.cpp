@@ -65,6 +65,22 @@ TYPED_TEST(KernelsRandom, DropoutIsTheHostsBits) {
         }
 }
 
+TYPED_TEST(KernelsRandom, DropoutDrawsAnewWhenTheSeedInMemoryChanges) {
+  using T = TypeParam;
+  constexpr std::int64_t n = 1003;
+  DeviceArray<T> x(random_values<T>(n, 1)), by_value(n), from_memory(n);
+  DeviceArray<std::uint64_t> seed(1);
+  for (const std::uint64_t value : {std::uint64_t{0}, std::uint64_t{0x123456789abcdef0}}) {
+    *seed.data() = value;
+    const PhiloxKey key(seed.data(), 11, 5);
+    const Philox4 bits = philox(value, 11, 5);
+    dropout(kStream, 0.5, std::uint64_t{bits.v[1]} << 32 | bits.v[0], x.data(), by_value.data(), n,
+            false);
+    dropout(kStream, 0.5, key, x.data(), from_memory.data(), n, false);
+    EXPECT_EQ(as_floats(from_memory.host()), as_floats(by_value.host()));
+  }
+}
+
 // What is dropped leaves no trace, what is kept stays what it is.
 TYPED_TEST(KernelsRandom, DropoutOfInfinityAndNan) {
   using T = TypeParam;

@@ -157,7 +157,8 @@ TEST_P(StepReplays, FitsTheLeastBudgetOfStepsMadeCallByCall) {
   EXPECT_EQ(run(Context::create(options)), 2);
 }
 
-// Whoever holds memory between two steps moves what the next one is granted.
+// Whoever holds memory between two steps moves what the next one is granted, though not
+// necessarily its batch.
 TEST_P(StepReplays, NoticesThatAddressesWouldDiffer) {
   const auto run = [&](bool graphs, std::int64_t* replays) {
     ContextOptions options = device();
@@ -169,7 +170,10 @@ TEST_P(StepReplays, NoticesThatAddressesWouldDiffer) {
     std::vector<double> losses;
     std::vector<Tensor> held;
     for (int step = 0; step < 8; ++step) {
-      if (step == 3 || step == 5) held.push_back(Tensor::full(context, {256}, step));
+      if (step == 3 || step == 5) {
+        const Tensor room_for_the_batch = Tensor::empty(context, {5 * kBatch, 16, 16});
+        held.push_back(Tensor::full(context, {256}, step));
+      }
       if (step == 6) held.erase(held.begin());
       batch.next(kBatch);
       losses.push_back(
@@ -187,9 +191,16 @@ TEST_P(StepReplays, NoticesThatAddressesWouldDiffer) {
   EXPECT_EQ(none, 0);
 }
 
-TEST_P(StepReplays, AnInfiniteLossChangesNoParameter) {
-  const std::unique_ptr<Model> model = make_net(net_);
-  BpTrainer trainer(Context::create(device()), *model, net_.optimizer, 1);
+class NotFinite : public ::testing::TestWithParam<std::tuple<DevicePath, double>> {};
+
+TEST_P(NotFinite, ALossOfNanChangesNoParameter) {
+  const auto& [path, max_gradient_norm] = GetParam();
+  NF_SKIP_WITHOUT_DEVICE(path);
+  ContextOptions device = path.options(1);
+  device.graphs = true;
+  const Net net{"", {.learning_rate = 0.01, .max_gradient_norm = max_gradient_norm}};
+  const std::unique_ptr<Model> model = make_net(net);
+  BpTrainer trainer(Context::create(device), *model, net.optimizer, 1);
   Images batch;
   for (int step = 0; step < 3; ++step) {
     batch.next(kBatch);
@@ -261,10 +272,18 @@ INSTANTIATE_TEST_SUITE_P(Gpu, StepRunnerBits,
                            return std::get<0>(info.param).name + std::string("_") +
                                   std::get<1>(info.param).name;
                          });
+INSTANTIATE_TEST_SUITE_P(Gpu, NotFinite,
+                         ::testing::Combine(::testing::ValuesIn(gpus()),
+                                            ::testing::Values(0.0, 1.0)),
+                         [](const auto& info) {
+                           return fmt::format("{}{}", std::get<0>(info.param).name,
+                                              std::get<1>(info.param) > 0 ? "Clipped" : "");
+                         });
 INSTANTIATE_TEST_SUITE_P(Gpu, StepReplays, ::testing::ValuesIn(gpus()),
                          [](const auto& info) { return std::string(info.param.name); });
 // A build with neither device has none.
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(StepRunnerBits);
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(NotFinite);
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(StepReplays);
 
 }  // namespace

@@ -184,7 +184,11 @@ cudaGraphExec_t Runtime::end_capture() {
   NF_CHECK(capturing_, "cuda: no calls are being captured");
   capturing_ = false;
   cudaGraph_t graph = nullptr;
-  NF_CUDA_CHECK(cudaStreamEndCapture(compute_, &graph));
+  if (const cudaError_t status = cudaStreamEndCapture(compute_, &graph); status != cudaSuccess) {
+    cudaGetLastError();  // not to be found by the next launch
+    fail("cuda: calls could not be captured ({}); ContextOptions::graphs = false does without",
+         cudaGetErrorString(status));
+  }
   cudaGraphExec_t executable = nullptr;
   const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
   cudaGraphDestroy(graph);
