@@ -6,6 +6,9 @@
 namespace nf::nn {
 namespace {
 
+// Batch sizes whose steps are replayed, at most: a graph holds memory of its own outside the pool.
+constexpr std::size_t kMostSizes = 4;
+
 // In device memory, in front of the slots.
 struct Header {
   std::uint64_t dropout_key = 0;
@@ -41,6 +44,12 @@ void capture_all(const Chain& chain, DeviceBatch batch, double label_smoothing, 
   }
 }
 
+// A first update fills the optimizer's state, which no other does.
+bool started(const Chain& chain) {
+  return std::all_of(chain.begin(), chain.end(),
+                     [](const Trainable& trainable) { return trainable.optimizer->steps() > 0; });
+}
+
 // A GPU loads a kernel when it is first launched, which a capture need not allow. Those of a step
 // have run in the steps before, but for the copies of loss and norm: of 16 bytes at a time, of 4.
 void launch_copies(Backend& backend, StepSlot* slot) {
@@ -50,38 +59,28 @@ void launch_copies(Backend& backend, StepSlot* slot) {
 
 }  // namespace
 
-struct StepRunner::Graph {
-  std::unique_ptr<CapturedCalls> calls;
-  std::int64_t size = 0;
-  double label_smoothing = 0;
-  // What must be as it was for the addresses in the calls to be right.
-  std::vector<std::pair<std::int64_t, std::int64_t>> layout;
-  const void *slots = nullptr, *images = nullptr, *labels = nullptr;
-  std::int64_t peak_live = 0, peak_reserved = 0;
-};
-
 std::vector<StepResult> StepRunner::train(const Chain& chain, const float* images,
                                           const std::int32_t* labels, std::int64_t size,
                                           const StepOptions& options) {
   Staged staged = stage(chain, images, labels, size);
-  const bool again = std::exchange(last_size_, size) == size;
-  const bool started = std::all_of(chain.begin(), chain.end(), [](const Trainable& trainable) {
-    return trainable.optimizer->steps() > 0;
-  });
-  if (context_->graphs() && !context_->is_meta() && !context_->pool().traced() && started) {
-    if (again && !fits(staged, options)) {
-      capture(chain, staged, options);
-      staged = stage(chain, images, labels, size);
+  const bool replays = context_->graphs() && !context_->is_meta() && !context_->pool().traced();
+  if (replays && (known_.contains(size) || known_.size() < kMostSizes)) {
+    Known& known = known_[size];
+    if (Beginning now = beginning(staged, options); known.beginning != now) {
+      known = {std::move(now)};
+    } else {
+      if (known.calls == nullptr && started(chain)) {
+        capture(chain, std::move(staged), options, known);
+        staged = stage(chain, images, labels, size);
+      }
+      if (known.calls != nullptr && known.beginning == beginning(staged, options))
+        return replay(chain, staged, options, known);
     }
-    if (fits(staged, options)) return replay(chain, staged, options);
   }
   return train_one_by_one(chain, std::move(staged.batch), options);
 }
 
-void StepRunner::forget() {
-  graph_.reset();
-  last_size_ = 0;
-}
+void StepRunner::forget() { known_.clear(); }
 
 StepRunner::Staged StepRunner::stage(const Chain& chain, const float* images,
                                      const std::int32_t* labels, std::int64_t size) const {
@@ -96,48 +95,36 @@ StepRunner::Staged StepRunner::stage(const Chain& chain, const float* images,
   return staged;
 }
 
-bool StepRunner::fits(const Staged& staged, const StepOptions& options) const {
-  return graph_ != nullptr && graph_->size == staged.batch.labels.numel() &&
-         graph_->label_smoothing == options.label_smoothing &&
-         graph_->slots == staged.slots.view().data &&
-         graph_->images == staged.batch.images.view().data &&
-         graph_->labels == staged.batch.labels.view().data &&
-         graph_->layout == context_->pool().layout();
+StepRunner::Beginning StepRunner::beginning(const Staged& staged,
+                                            const StepOptions& options) const {
+  return {context_->pool().layout(), staged.slots.view().data, staged.batch.images.view().data,
+          staged.batch.labels.view().data, options.label_smoothing};
 }
 
-void StepRunner::capture(const Chain& chain, Staged& staged, const StepOptions& options) {
-  graph_.reset();
+// The step's memory is free afterwards, to be granted again at the same addresses.
+void StepRunner::capture(const Chain& chain, Staged staged, const StepOptions& options,
+                         Known& known) {
   Pool& pool = context_->pool();
   Backend& backend = context_->backend();
-  auto graph = std::make_shared<Graph>();
-  graph->size = staged.batch.labels.numel();
-  graph->label_smoothing = options.label_smoothing;
-  graph->layout = pool.layout();
-  graph->slots = staged.slots.view().data;
-  graph->images = staged.batch.images.view().data;
-  graph->labels = staged.batch.labels.view().data;
   launch_copies(backend, slots_of(staged.slots));
   const PoolStats before = pool.stats();
   pool.reset_peak();
   backend.begin_capture();
   try {
     capture_all(chain, std::move(staged.batch), options.label_smoothing, staged.slots);
-    graph->calls = backend.end_capture();
+    known.calls = backend.end_capture();
   } catch (...) {
     backend.abandon_capture();
     pool.note_peaks(before.peak_live, before.peak_reserved);
     throw;
   }
-  graph->peak_live = pool.stats().peak_live;
-  graph->peak_reserved = pool.stats().peak_reserved;
+  known.peak_live = pool.stats().peak_live;
+  known.peak_reserved = pool.stats().peak_reserved;
   pool.note_peaks(before.peak_live, before.peak_reserved);
-  // Freed here, to be granted again at the same address.
-  staged = {};
-  graph_ = std::move(graph);
 }
 
 std::vector<StepResult> StepRunner::replay(const Chain& chain, Staged& staged,
-                                           const StepOptions& options) {
+                                           const StepOptions& options, const Known& known) {
   std::vector<std::byte> image(static_cast<std::size_t>(staged.slots.bytes()));
   const Header header{options.dropout_key};
   std::vector<StepSlot> slots(chain.size());
@@ -150,10 +137,10 @@ std::vector<StepResult> StepRunner::replay(const Chain& chain, Staged& staged,
   std::memcpy(image.data(), &header, sizeof(header));
   std::memcpy(image.data() + sizeof(header), slots.data(), slot_bytes);
   staged.slots.copy_from_host(image.data());
-  graph_->calls->replay();
+  known.calls->replay();
   // Waits for the whole step, so that its memory is free for anyone.
   staged.slots.copy_to_host(image.data());
-  context_->pool().note_peaks(graph_->peak_live, graph_->peak_reserved);
+  context_->pool().note_peaks(known.peak_live, known.peak_reserved);
   ++replays_;
   std::memcpy(slots.data(), image.data() + sizeof(header), slot_bytes);
   std::vector<StepResult> results;
