@@ -195,8 +195,8 @@ class Backend {
   // Element-wise.
   /// y += alpha * x
   virtual void axpy(double alpha, ConstView x, View y) = 0;
-  /// y *= alpha
-  virtual void scale(double alpha, View y) = 0;
+  /// y = alpha * x; y may be x.
+  virtual void scale(double alpha, ConstView x, View y) = 0;
   /// out = a + b; out may be a or b.
   virtual void add(ConstView a, ConstView b, View out) = 0;
   /// y = min(max(x, 0), bound); y may be x.

@@ -69,8 +69,9 @@ void add_elementwise(EntryList& list, const Counts& counts) {
     return [=](Stream stream) { axpy(stream, 0.5F, x, y, n); };
   });
   list.add("scale", "", {t, t}, [=](Operands& o) {
-    T* y = o.ones<T>(n);
-    return [=](Stream stream) { scale(stream, -1.0F, y, n); };
+    const T* x = o.ones<T>(n);
+    T* y = o.zeros<T>(n);
+    return [=](Stream stream) { scale(stream, -1.0F, x, y, n); };
   });
   list.add("relu_forward", "", {t, t}, [=](Operands& o) {
     const T* x = o.random<T>(n);

@@ -105,8 +105,8 @@ void axpy(Stream stream, float alpha, const T* x, T* y, std::int64_t n) {
 }
 
 template <typename T>
-void scale(Stream stream, float alpha, T* y, std::int64_t n) {
-  map("scale", stream, Scale{alpha}, Operands<T, 1>{{y}}, y, n);
+void scale(Stream stream, float alpha, const T* x, T* y, std::int64_t n) {
+  map("scale", stream, Scale{alpha}, Operands<T, 1>{{x}}, y, n);
 }
 
 template <typename T>
@@ -150,7 +150,7 @@ void add_bias(Stream stream, const T* bias, T* y, std::int64_t rows, std::int64_
   NF_FILL(T);                                                                             \
   template void add(Stream, const T*, const T*, T*, std::int64_t);                        \
   template void axpy(Stream, float, const T*, T*, std::int64_t);                          \
-  template void scale(Stream, float, T*, std::int64_t);                                   \
+  template void scale(Stream, float, const T*, T*, std::int64_t);                         \
   template void relu_forward(Stream, const T*, T*, std::int64_t, float);                  \
   template void relu_backward(Stream, const T*, const T*, T*, std::int64_t, float, bool); \
   template void add_bias(Stream, const T*, T*, std::int64_t, std::int64_t, const AfterBias<T>&)

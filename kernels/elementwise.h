@@ -38,10 +38,10 @@ void add(Stream stream, const T* a, const T* b, T* out, std::int64_t n);
 template <typename T>
 void axpy(Stream stream, float alpha, const T* x, T* y, std::int64_t n);
 
-/// y *= alpha.
-/// Must move y twice, and does.
+/// y = alpha * x; y may be x.
+/// Must move x and y once, and does.
 template <typename T>
-void scale(Stream stream, float alpha, T* y, std::int64_t n);
+void scale(Stream stream, float alpha, const T* x, T* y, std::int64_t n);
 
 /// y = min(max(x, 0), bound), bound rounded to T; NaN stays NaN. y may be x.
 /// Must move x and y once, and does.

@@ -10,4 +10,5 @@
 #include "engine/ops/pool2d.h"
 #include "engine/ops/relu.h"
 #include "engine/ops/reshape.h"
+#include "engine/ops/scale.h"
 #include "engine/ops/softmax_cross_entropy.h"

@@ -35,7 +35,8 @@ class ComputedGradientNode : public Node {
   void backward(Tensor dy, Gradients& gradients) override {
     Tensor dlogits = saved_tensor(0);
     release(0);
-    if (!gradients.from_ones()) dlogits.backend().scale(scalar(dy), dlogits.mutable_view());
+    if (!gradients.from_ones())
+      dlogits.backend().scale(scalar(dy), dlogits.view(), dlogits.mutable_view());
     gradients.give(0, std::move(dlogits));
   }
 

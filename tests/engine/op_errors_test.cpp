@@ -175,6 +175,13 @@ TEST_F(OpErrors, ElementwiseAndShapes) {
   for (const double p : {-0.1, 1.0, std::nan("")})
     EXPECT_EQ(error_text([&] { dropout(nullptr, make({2}), p, 1); }),
               fmt::format("dropout: p must be in [0, 1), got {}", p));
+  EXPECT_EQ(error_text([&] { scale(nullptr, make({2}), std::nan("")); }),
+            "scale: alpha must be finite, got nan");
+  const Tensor x = make({2, 3}).set_requires_grad(true);
+  Tape tape;
+  Tensor y = scale(&tape, x, 2);
+  EXPECT_EQ(error_text([&] { scale_in_place(y, 2); }),
+            "scale_in_place: [2,3] is the result of a recorded operator; use scale");
 }
 
 TEST_F(OpErrors, CrossEntropy) {

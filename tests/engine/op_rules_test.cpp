@@ -82,7 +82,8 @@ TEST_P(OpRules, AveragesAndSumsKeepNothing) {
   add(&tape, x, x);
   dropout(&tape, x, 0.5, 1);
   flatten(&tape, x);
-  EXPECT_EQ(tape.nodes().size(), 5U);
+  scale(&tape, x, 2);
+  EXPECT_EQ(tape.nodes().size(), 6U);
   EXPECT_EQ(tape.saved_bytes(), 0);
 }
 
@@ -91,6 +92,7 @@ TEST_P(OpRules, WhatChangesNothingReturnsItsInput) {
   Tape tape;
   EXPECT_EQ(adaptive_avg_pool(&tape, x, 3, 4).id(), x.id());
   EXPECT_EQ(dropout(&tape, x, 0, 1).id(), x.id());
+  EXPECT_EQ(scale(&tape, x, 1).id(), x.id());
   EXPECT_TRUE(tape.nodes().empty());
 }
 
@@ -107,6 +109,24 @@ TEST_P(OpRules, DropoutKeepsItsShareAndFollowsItsKey) {
     EXPECT_EQ(to_values(dropout(nullptr, x, p, 42)), y);
     EXPECT_NE(to_values(dropout(nullptr, x, p, 43)), y);
   }
+}
+
+TEST_P(OpRules, ScalingInPlaceTakesNoMemoryAndIsSeenByATape) {
+  const Values values = random_values(33, "x");
+  Tensor x = tensor({33}, values), w = filled({33}, 2).set_requires_grad(true);
+  const Values product = to_values(scale(nullptr, x, -0.3));
+  const std::int64_t live = context_->pool().stats().live;
+  scale_in_place(x, -0.3);
+  EXPECT_EQ(context_->pool().stats().live, live);
+  EXPECT_EQ(to_values(x), product);
+  Tape tape;
+  Tensor y = relu(&tape, w);
+  scale_in_place(w, 0.5);  // a leaf, which relu does not keep
+  EXPECT_EQ(to_values(w), Values(33, 1));
+  EXPECT_NE(error_text([&] { scale_in_place(y, 2); }), "");
+  Tensor kept = y.detached();
+  scale_in_place(kept, 2);
+  EXPECT_NE(error_text([&] { tape.backward(y); }), "") << "relu keeps what was changed";
 }
 
 TEST_P(OpRules, ReshapeCopiesNothing) {

@@ -113,9 +113,12 @@ TYPED_TEST(KernelsElementwise, Scale) {
   using T = TypeParam;
   for_layouts([&](int64_t n, const int64_t(&offsets)[3]) {
     const auto a = telling_values<T>(n, 5, 1);
-    DeviceArray<T> y(a, offsets[0]);
-    scale(kStream, 0.3F, y.data(), n);
-    expect_same(y.host(), expected<T>([](float x) { return 0.3F * x; }, a));
+    DeviceArray<T> x(a, offsets[0]), y(n, offsets[1]);
+    const auto scaled = expected<T>([](float value) { return 0.3F * value; }, a);
+    scale(kStream, 0.3F, x.data(), y.data(), n);
+    expect_same(y.host(), scaled);
+    scale(kStream, 0.3F, x.data(), x.data(), n);
+    expect_same(x.host(), scaled);
   });
 }
 
@@ -212,7 +215,7 @@ TYPED_TEST(KernelsElementwise, NothingToDo) {
   copy(kStream, none, none, 0);
   add(kStream, none, none, none, 0);
   axpy(kStream, 1, none, none, 0);
-  scale(kStream, 1, none, 0);
+  scale(kStream, 1, none, none, 0);
   relu_forward(kStream, none, none, 0, 6);
   relu_backward(kStream, none, none, none, 0, 6, true);
   add_bias(kStream, none, none, 0, 3);
@@ -380,7 +383,7 @@ TEST(KernelsElementwiseTraffic, MovesWhatItMust) {
   expect_moved("cast", 2, 4, 1, [&] { cast(kStream, narrow.data(), y, n); });
   expect_moved("add", 8, 4, 2, [&] { add(kStream, x, dy, y, n); });
   expect_moved("axpy", 8, 4, 2, [&] { axpy(kStream, 2, x, y, n); });
-  expect_moved("scale", 4, 4, 1, [&] { scale(kStream, 2, y, n); });
+  expect_moved("scale", 4, 4, 1, [&] { scale(kStream, 2, x, y, n); });
   expect_moved("relu_forward", 4, 4, 1, [&] { relu_forward(kStream, x, y, n, 6); });
   expect_moved("relu_backward", 8, 4, 2, [&] { relu_backward(kStream, x, dy, y, n, 6, false); });
   expect_moved("relu_backward", 12, 4, 3, [&] { relu_backward(kStream, x, dy, y, n, 6, true); });

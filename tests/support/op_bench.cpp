@@ -27,6 +27,7 @@ constexpr Entry kOperators[] = {
     {"relu", relu_instances},
     {"relu6", relu6_instances},
     {"add", add_instances},
+    {"scale", scale_instances},
     {"reshape", reshape_instances},
     {"dropout", dropout_instances},
     {"softmax_cross_entropy", cross_entropy_instances},

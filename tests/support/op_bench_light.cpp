@@ -162,6 +162,31 @@ std::vector<Instance> add_instances() {
   return result;
 }
 
+std::vector<Instance> scale_instances() {
+  std::vector<Instance> result;
+  for (const double alpha : {-0.3, 4.0})
+    for (const ElementwiseCase& p : elementwise_cases()) {
+      Instance t = start("scale", p.name + (alpha < 0 ? " by -0.3" : " by 4"), p.x);
+      t.gradcheck = p.gradcheck;
+      add_input(t, "x", p.x);
+      const Values x = t.inputs[0].values, dy = t.dy;
+      const auto scaled = [alpha](Values values) {
+        for (double& value : values) value *= alpha;
+        return values;
+      };
+      t.run = [alpha](Tape* tape, const std::vector<Tensor>& in) {
+        return scale(tape, in[0], alpha);
+      };
+      t.forward = [=] { return scaled(x); };
+      t.backward = [=] { return std::vector<Values>{scaled(dy)}; };
+      // A power of two rounds nothing.
+      t.output_bound = alpha < 0 ? Bound{2, -alpha} : Bound{};
+      t.gradient_bounds = {t.output_bound};
+      result.push_back(std::move(t));
+    }
+  return result;
+}
+
 std::vector<Instance> reshape_instances() {
   std::vector<Instance> result;
   for (const ReshapeCase& p : reshape_cases()) {

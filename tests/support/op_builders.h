@@ -41,6 +41,7 @@ std::vector<Instance> adaptive_avg_pool_instances();
 std::vector<Instance> relu_instances();
 std::vector<Instance> relu6_instances();
 std::vector<Instance> add_instances();
+std::vector<Instance> scale_instances();
 std::vector<Instance> reshape_instances();
 std::vector<Instance> dropout_instances();
 std::vector<Instance> cross_entropy_instances();

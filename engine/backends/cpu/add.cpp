@@ -20,18 +20,6 @@ void CpuBackend::axpy(double alpha, ConstView x, View y) {
   });
 }
 
-void CpuBackend::scale(double alpha, View y) {
-  with_real("scale", y.dtype, [&](auto scalar) {
-    using T = decltype(scalar);
-    T* out = y.as<T>();
-    const T factor = static_cast<T>(alpha);
-    parallel_simd(threads_, y.numel(), kGrain, [=](std::int64_t begin, std::int64_t end, int) {
-#pragma omp simd
-      for (std::int64_t i = begin; i < end; ++i) out[i] *= factor;
-    });
-  });
-}
-
 void CpuBackend::add(ConstView a, ConstView b, View out) {
   with_real("add", out.dtype, [&](auto scalar) {
     using T = decltype(scalar);

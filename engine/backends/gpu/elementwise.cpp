@@ -50,18 +50,19 @@ void GpuBackend::cast(ConstView x, View y) {
   });
 }
 
-void GpuBackend::scale(double alpha, View y) {
-  with_storage("scale", y.dtype, [&](auto scalar) {
-    using T = decltype(scalar);
-    NF_TARGET::scale(stream(), static_cast<float>(alpha), elements<T>("scale", y), y.numel());
-  });
-}
-
 void GpuBackend::axpy(double alpha, ConstView x, View y) {
   with_storage("axpy", y.dtype, [&](auto scalar) {
     using T = decltype(scalar);
     NF_TARGET::axpy(stream(), static_cast<float>(alpha), elements<T>("axpy", x),
                     elements<T>("axpy", y), y.numel());
+  });
+}
+
+void GpuBackend::scale(double alpha, ConstView x, View y) {
+  with_storage("scale", y.dtype, [&](auto scalar) {
+    using T = decltype(scalar);
+    NF_TARGET::scale(stream(), static_cast<float>(alpha), elements<T>("scale", x),
+                     elements<T>("scale", y), y.numel());
   });
 }
 

@@ -28,7 +28,7 @@ class GpuBackend : public Backend {
 
   // Element-wise.
   void axpy(double alpha, ConstView x, View y) override;
-  void scale(double alpha, View y) override;
+  void scale(double alpha, ConstView x, View y) override;
   void add(ConstView a, ConstView b, View out) override;
   void relu_forward(Activation activation, ConstView x, View y) override;
   void relu_backward(Activation activation, ConstView y, ConstView dy, View dx,

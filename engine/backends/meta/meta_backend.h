@@ -33,7 +33,7 @@ class MetaBackend final : public Backend {
 
   // Element-wise.
   void axpy(double, ConstView, View) override {}
-  void scale(double, View) override {}
+  void scale(double, ConstView, View) override {}
   void add(ConstView, ConstView, View) override {}
   void relu_forward(Activation, ConstView, View) override {}
   void relu_backward(Activation, ConstView, ConstView, View, GradMode) override {}
