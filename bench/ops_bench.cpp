@@ -9,15 +9,13 @@
 
 #include "bench/conditions.h"
 #include "bench/net_shapes.h"
+#include "engine/ops/random.h"
 #include "engine/random.h"
 
 namespace nf::bench {
 
 Tensor random_tensor(const Setup& setup, const Shape& shape) {
-  RandomStream random(random_key(0, Purpose::test));
-  std::vector<float> values(static_cast<std::size_t>(shape.numel()));
-  for (float& value : values) value = 2.0F * random.uniform() - 1.0F;
-  return Tensor::from_host<float>(setup.context, shape, values);
+  return uniform(setup.context, shape, -1, 1, {random_key(0, Purpose::test)});
 }
 
 Tensor empty_tensor(const Setup& setup, const Shape& shape, DType dtype) {

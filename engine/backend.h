@@ -65,6 +65,9 @@ constexpr double upper_bound(Activation activation) {
   return activation == Activation::relu6 ? 6.0 : std::numeric_limits<double>::infinity();
 }
 
+/// What is left of a row of numbers.
+enum class Reduction : std::uint8_t { sum, mean, min, max, sum_of_squares };
+
 /// x (N, H, W, C), w (O, KH, KW, C / groups), y (N, out_h, out_w, O).
 struct Conv2dProblem {
   DType dtype = DType::f32;
@@ -152,6 +155,12 @@ class CapturedCalls {
   virtual void replay() = 0;
 };
 
+/// Which random numbers: those of one key, in streams of their own.
+struct RandomAddress {
+  std::uint64_t key = 0;
+  std::uint64_t stream = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -206,6 +215,20 @@ class Backend {
                              GradMode mode) = 0;
   /// y = x * keep / (1 - p), element i kept when philox(key, i / 4)[i % 4] >= p. Its own backward.
   virtual void dropout(double p, PhiloxKey key, ConstView x, View y, GradMode mode) = 0;
+  /// y[i] = low + u (high - low), fused in f32, u = uniform01 of word i % 4 of philox(key, i / 4,
+  /// stream). All devices give the same bits.
+  virtual void fill_uniform(RandomAddress at, double low, double high, View y) = 0;
+  /// y[i] = mean + z stddev likewise, z number i % 4 of normal4(philox(key, i / 4, stream)).
+  virtual void fill_normal(RandomAddress at, double mean, double stddev, View y) = 0;
+
+  // Reductions, of x taken as (rows, columns) with as many rows as the result has elements.
+  virtual std::int64_t reduce_workspace(std::int64_t rows, std::int64_t columns) const = 0;
+  /// y (rows), f32 for x of 16 bits. NaN propagates through min and max.
+  virtual void reduce(Reduction reduction, ConstView x, View y, Workspace workspace) = 0;
+  /// dx (rows, columns) = factor * dy (rows) in each column: the gradient of a sum or mean.
+  virtual void spread_rows(double factor, ConstView dy, View dx, GradMode mode) = 0;
+  /// flag (1) i32 becomes 0 where x holds an infinity or NaN, and stays what it was otherwise.
+  virtual void all_finite(ConstView x, View flag) = 0;
 
   // Convolution. `bias` and `db` (O) may be empty; `residual` (of y's shape) is given where the
   // problem has one, and is not y. Where something follows the convolution there is a bias.
@@ -298,6 +321,8 @@ class Backend {
   virtual void sgd(const SgdStep& step, std::span<const SgdParameter> parameters) = 0;
   /// Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2.
   virtual void adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) = 0;
+  /// all_finite over all gradients together.
+  virtual void gradients_finite(std::span<const ConstView> gradients, View flag) = 0;
   virtual std::int64_t gradient_norm_workspace(std::span<const View> gradients) const = 0;
   /// norm (1): the L2 norm over all gradients together, summed in f64.
   virtual void gradient_norm(std::span<const View> gradients, View norm, Workspace workspace) = 0;

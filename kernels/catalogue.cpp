@@ -90,6 +90,15 @@ void add_elementwise(EntryList& list, const Counts& counts) {
     T* y = o.zeros<T>(n);
     return [=](Stream stream) { add_bias(stream, bias, y, counts.rows, counts.channels); };
   });
+  for (const bool accumulate : {false, true})
+    list.add("spread_rows", accumulate ? "accumulate" : "",
+             {bytes<float>(counts.rows) + (accumulate ? t : 0), t}, [=](Operands& o) {
+               const float* x = o.ones<float>(counts.rows);
+               T* y = o.zeros<T>(n);
+               return [=](Stream stream) {
+                 spread_rows(stream, 0.5F, x, y, counts.rows, counts.channels, accumulate);
+               };
+             });
 }
 
 template <typename T>

@@ -144,16 +144,35 @@ void add_bias(Stream stream, const T* bias, T* y, std::int64_t rows, std::int64_
   }
 }
 
+template <typename T>
+void spread_rows(Stream stream, float factor, const float* x, T* y, std::int64_t rows,
+                 std::int64_t columns, bool accumulate) {
+  if (rows == 0 || columns == 0) return;
+  // Elements are counted in 32 bits: so many rows at a time, or so much of one, as those hold.
+  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+  const std::int64_t width = std::min(columns, std::int64_t{1} << 30), together = kMost / width;
+  for (std::int64_t row = 0; row < rows; row += together)
+    for (std::int64_t column = 0; column < columns; column += width) {
+      T* part = y + row * columns + column;
+      const std::int64_t across = std::min(width, columns - column);
+      const std::int64_t n = std::min(together, rows - row) * across;
+      const Parts parts = make_parts(n, kVec<T>, part);
+      launch("spread_rows", spread_rows_kernel<T>, blocks_for(parts), {kElementwiseThreads}, 0,
+             stream, factor, x + row, part + parts.head, parts, make_divider(across), accumulate);
+    }
+}
+
 #define NF_FILL(T) template void fill(Stream, T*, std::int64_t, double)
 #define NF_CAST(From, To) template void cast(Stream, const From*, To*, std::int64_t)
-#define NF_ELEMENTWISE(T)                                                                 \
-  NF_FILL(T);                                                                             \
-  template void add(Stream, const T*, const T*, T*, std::int64_t);                        \
-  template void axpy(Stream, float, const T*, T*, std::int64_t);                          \
-  template void scale(Stream, float, const T*, T*, std::int64_t);                         \
-  template void relu_forward(Stream, const T*, T*, std::int64_t, float);                  \
-  template void relu_backward(Stream, const T*, const T*, T*, std::int64_t, float, bool); \
-  template void add_bias(Stream, const T*, T*, std::int64_t, std::int64_t, const AfterBias<T>&)
+#define NF_ELEMENTWISE(T)                                                                        \
+  NF_FILL(T);                                                                                    \
+  template void add(Stream, const T*, const T*, T*, std::int64_t);                               \
+  template void axpy(Stream, float, const T*, T*, std::int64_t);                                 \
+  template void scale(Stream, float, const T*, T*, std::int64_t);                                \
+  template void relu_forward(Stream, const T*, T*, std::int64_t, float);                         \
+  template void relu_backward(Stream, const T*, const T*, T*, std::int64_t, float, bool);        \
+  template void add_bias(Stream, const T*, T*, std::int64_t, std::int64_t, const AfterBias<T>&); \
+  template void spread_rows(Stream, float, const float*, T*, std::int64_t, std::int64_t, bool)
 
 NF_ELEMENTWISE(float);
 NF_ELEMENTWISE(bf16);

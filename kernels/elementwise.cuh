@@ -180,6 +180,48 @@ add_bias_kernel(const T* bias, T* y, AfterBias<T> then, Parts parts, Divider by_
   }
 }
 
+/// y of fewer than 2^31 elements.
+template <typename T>
+NF_KERNEL(kElementwiseThreads)
+spread_rows_kernel(float factor, const float* x, T* y, Parts parts, Divider by_columns,
+                   bool accumulate) {
+  constexpr int V = kVec<T>;
+  const std::int64_t first = elementwise_first();
+  Vec<T, V> values[kAtOnce];
+  if (accumulate) {
+#pragma unroll
+    for (int u = 0; u < kAtOnce; ++u) {
+      const std::int64_t i = first + u * kElementwiseThreads;
+      if (i < parts.vectors) values[u] = load_vec<V>(y + i * V);
+    }
+  }
+#pragma unroll
+  for (int u = 0; u < kAtOnce; ++u) {
+    const std::int64_t i = first + u * kElementwiseThreads;
+    if (i >= parts.vectors) break;
+    auto row = static_cast<std::int32_t>(parts.head + i * V);
+    std::int32_t column = take_remainder(row, by_columns);
+    float in = x[row];
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      values[u].v[v] =
+          from_float<T>(__fmaf_rn(factor, in, accumulate ? to_float(values[u].v[v]) : -0.0F));
+      if (++column == by_columns.divisor && v + 1 < V) {
+        column = 0;
+        in = x[++row];
+      }
+    }
+    store_vec(y + i * V, values[u]);
+  }
+  for (int u = 0; u < kAtOnce; ++u) {
+    const std::int64_t scalar = first + u * kElementwiseThreads;
+    if (scalar >= parts.scalars) break;
+    const std::int64_t i = scalar_position<V>(parts, scalar);
+    const std::int32_t row = quotient(static_cast<std::int32_t>(parts.head + i), by_columns);
+    y[i] = from_float<T>(__fmaf_rn(factor, x[row], accumulate ? to_float(y[i]) : -0.0F));
+  }
+}
+
 /// Word: an unsigned integer of the elements' size.
 template <typename Word>
 NF_KERNEL(kElementwiseThreads)

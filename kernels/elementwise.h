@@ -70,4 +70,11 @@ template <typename T>
 void add_bias(Stream stream, const T* bias, T* y, std::int64_t rows, std::int64_t channels,
               const AfterBias<T>& then = {});
 
+/// y (rows, columns) = factor * x (rows) in each column, added to y where `accumulate`: the
+/// gradient of a row's sum. y has 16-byte accesses whatever the column count.
+/// Must move x and y once, and old y where it accumulates. Moves that, with x from the cache.
+template <typename T>
+void spread_rows(Stream stream, float factor, const float* x, T* y, std::int64_t rows,
+                 std::int64_t columns, bool accumulate);
+
 }  // namespace nf::NF_TARGET

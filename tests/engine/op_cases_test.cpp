@@ -104,6 +104,19 @@ TEST(OpCases, ElementwiseOperatorsAreCutIntoChunks) {
               [](const DropoutCase& p) { return parts(p.x.numel() / 64, 32) > 1; });
 }
 
+TEST(OpCases, ReductionsAreCutIntoChunksAndParts) {
+  constexpr std::int64_t kLeastPart = 8192;
+  expect_some(reduce_cases(), "rows that threads share", [](const ReduceCase& p) {
+    const std::int64_t columns = p.x.numel() / p.x[0];
+    return columns < 2 * kLeastPart && parts(p.x[0], cpu::kGrain / columns + 1) > 1;
+  });
+  expect_some(reduce_cases(), "several rows in parts", [](const ReduceCase& p) {
+    return p.x[0] > 1 && p.x.numel() / p.x[0] >= 2 * kLeastPart;
+  });
+  expect_some(reduce_cases(), "a whole in parts that threads share",
+              [](const ReduceCase& p) { return parts(p.x.numel() / kLeastPart, 2) == kThreads; });
+}
+
 TEST(OpCases, LossesAreCutIntoChunksAndRunsOfRows) {
   constexpr std::int64_t kRowsAtOnce = 512;
   const auto cut = [](const CrossEntropyCase& p, std::int64_t rows) {

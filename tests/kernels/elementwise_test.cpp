@@ -209,6 +209,30 @@ TYPED_TEST(KernelsElementwise, AddBiasWithWhatFollows) {
         }
 }
 
+TYPED_TEST(KernelsElementwise, SpreadRows) {
+  using T = TypeParam;
+  constexpr int64_t kShapes[][2] = {{1, 1},    {5, 1},     {300, 3},  {9, 8},
+                                    {33, 10},  {129, 64},  {3, 1000}, {1, 4099},
+                                    {700, 13}, {1025, 16}, {2, 2}};
+  for (const auto& [rows, columns] : kShapes)
+    for (const int y_offset : {0, 1, 3, 4})
+      for (const bool accumulate : {false, true}) {
+        SCOPED_TRACE(std::to_string(rows) + "x" + std::to_string(columns) + ", offset " +
+                     std::to_string(y_offset) + (accumulate ? ", accumulate" : ""));
+        const auto in = random_values<float>(rows, 10);
+        const auto before = random_values<T>(rows * columns, 11);
+        std::vector<T> spread;
+        for (std::size_t i = 0; i < before.size(); ++i)
+          spread.push_back(
+              from_host_float<T>(std::fma(0.3F, in[i / static_cast<std::size_t>(columns)],
+                                          accumulate ? to_host_float(before[i]) : 0.0F)));
+        DeviceArray<float> x(in);
+        DeviceArray<T> y(before, y_offset);
+        spread_rows(kStream, 0.3F, x.data(), y.data(), rows, columns, accumulate);
+        expect_same(y.host(), spread);
+      }
+}
+
 TYPED_TEST(KernelsElementwise, NothingToDo) {
   TypeParam* none = nullptr;
   fill(kStream, none, 0, 1);
@@ -220,6 +244,8 @@ TYPED_TEST(KernelsElementwise, NothingToDo) {
   relu_backward(kStream, none, none, none, 0, 6, true);
   add_bias(kStream, none, none, 0, 3);
   add_bias(kStream, none, none, 3, 0);
+  spread_rows(kStream, 1, nullptr, none, 0, 3, true);
+  spread_rows(kStream, 1, nullptr, none, 3, 0, true);
 }
 
 template <typename T>
@@ -349,6 +375,10 @@ TEST(KernelsElementwiseLimits, MoreThanTwoToTheThirtyFirstElements) {
   DeviceArray<f16> bias(std::vector<f16>{zero, one, two});
   add_bias(kStream, bias.data(), x.data(), n / 3, 3);
   expect_ends(two);
+  DeviceArray<float> row(std::vector<float>{3});
+  spread_rows(kStream, 1, row.data(), x.data(), 1, n, false);  // a row in pieces
+  EXPECT_EQ(to_host_float(x.data()[0]), 3);
+  EXPECT_EQ(to_host_float(x.data()[n - 1]), 3);
 }
 
 TEST(KernelsElementwiseLimits, AddBiasNamesItsLimit) {

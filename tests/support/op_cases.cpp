@@ -367,6 +367,21 @@ const std::vector<ElementwiseCase>& elementwise_cases() {
   return cases;
 }
 
+const std::vector<ReduceCase>& reduce_cases() {
+  static const std::vector<ReduceCase> cases{
+      {"one element", {1}},
+      {"vector", {17}},
+      {"matrix", {5, 33}},
+      {"image", {2, 3, 5, 7}},
+      {"far from zero", {4, 9, 7, 3}, 3000, false},
+      {"long rows", {3, 41, 61}, 0, false},
+      {"many rows", {6007, 3}, 0, false},
+      {"rows in parts", {2, 129, 131}, 0, false},
+      {"large", {5, 97, 131}, 1, false},
+  };
+  return cases;
+}
+
 const std::vector<DropoutCase>& dropout_cases() {
   static const std::vector<DropoutCase> cases{
       {"half", {3, 7, 5, 3}, 0.5, 1},

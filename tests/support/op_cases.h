@@ -63,6 +63,14 @@ struct ElementwiseCase {
   bool gradcheck = true;
 };
 
+/// Over all elements, and by row.
+struct ReduceCase {
+  std::string name;
+  Shape x;
+  double offset = 0;  ///< mean of the input, whose elements lie within 1 of it
+  bool gradcheck = true;
+};
+
 struct DropoutCase {
   std::string name;
   Shape x;
@@ -90,6 +98,7 @@ const std::vector<BatchNormCase>& batch_norm_cases();
 const std::vector<Pool2dCase>& pool2d_cases();
 const std::vector<AdaptivePoolCase>& adaptive_pool_cases();
 const std::vector<ElementwiseCase>& elementwise_cases();
+const std::vector<ReduceCase>& reduce_cases();
 const std::vector<DropoutCase>& dropout_cases();
 const std::vector<ReshapeCase>& reshape_cases();
 const std::vector<CrossEntropyCase>& cross_entropy_cases();

@@ -39,6 +39,14 @@ class CpuBackend final : public Backend {
   void relu_backward(Activation activation, ConstView y, ConstView dy, View dx,
                      GradMode mode) override;
   void dropout(double p, PhiloxKey key, ConstView x, View y, GradMode mode) override;
+  void fill_uniform(RandomAddress at, double low, double high, View y) override;
+  void fill_normal(RandomAddress at, double mean, double stddev, View y) override;
+
+  // Reductions.
+  std::int64_t reduce_workspace(std::int64_t, std::int64_t) const override { return 0; }
+  void reduce(Reduction reduction, ConstView x, View y, Workspace workspace) override;
+  void spread_rows(double factor, ConstView dy, View dx, GradMode mode) override;
+  void all_finite(ConstView x, View flag) override;
 
   // Convolution.
   std::int64_t conv2d_workspace(const Conv2dProblem& problem, Pass pass,
@@ -104,6 +112,7 @@ class CpuBackend final : public Backend {
   // Optimizers.
   void sgd(const SgdStep& step, std::span<const SgdParameter> parameters) override;
   void adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) override;
+  void gradients_finite(std::span<const ConstView> gradients, View flag) override;
   std::int64_t gradient_norm_workspace(std::span<const View>) const override { return 0; }
   void gradient_norm(std::span<const View> gradients, View norm, Workspace) override;
   void clip_gradients(std::span<const View> gradients, double max_norm, ConstView norm) override;

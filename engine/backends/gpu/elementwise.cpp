@@ -2,7 +2,6 @@
 
 #include "engine/backends/gpu/gpu_backend.h"
 #include "engine/backends/gpu/typed.h"
-#include "kernels/random.h"
 #include "kernels/reduce.h"
 
 namespace nf::NF_TARGET {
@@ -89,14 +88,6 @@ void GpuBackend::relu_backward(Activation activation, ConstView y, ConstView dy,
     NF_TARGET::relu_backward(stream(), elements<T>("relu_backward", y),
                              elements<T>("relu_backward", dy), elements<T>("relu_backward", dx),
                              dx.numel(), bound_of(activation), accumulates(mode));
-  });
-}
-
-void GpuBackend::dropout(double p, PhiloxKey key, ConstView x, View y, GradMode mode) {
-  with_storage("dropout", y.dtype, [&](auto scalar) {
-    using T = decltype(scalar);
-    NF_TARGET::dropout(stream(), p, key, elements<T>("dropout", x), elements<T>("dropout", y),
-                       y.numel(), accumulates(mode));
   });
 }
 

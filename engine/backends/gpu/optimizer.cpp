@@ -53,6 +53,15 @@ void GpuBackend::adamw(const AdamWStep& step, std::span<const AdamWParameter> pa
                     .source = step.source});
 }
 
+void GpuBackend::gradients_finite(std::span<const ConstView> gradients, View flag) {
+  std::vector<GradientTensor> tensors;
+  for (const ConstView& gradient : gradients)
+    tensors.push_back(
+        {const_cast<float*>(elements<float>("gradients_finite", gradient)), gradient.numel()});
+  NF_TARGET::gradients_finite(stream(), tensors.data(), count_of(tensors),
+                              elements<std::int32_t>("gradients_finite", flag));
+}
+
 std::int64_t GpuBackend::gradient_norm_workspace(std::span<const View> gradients) const {
   const std::vector<GradientTensor> tensors = tensors_of("gradient_norm", gradients);
   return NF_TARGET::gradient_norm_workspace(tensors.data(), count_of(tensors));

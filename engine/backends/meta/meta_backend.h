@@ -38,6 +38,16 @@ class MetaBackend final : public Backend {
   void relu_forward(Activation, ConstView, View) override {}
   void relu_backward(Activation, ConstView, ConstView, View, GradMode) override {}
   void dropout(double, PhiloxKey, ConstView, View, GradMode) override {}
+  void fill_uniform(RandomAddress, double, double, View) override {}
+  void fill_normal(RandomAddress, double, double, View) override {}
+
+  // Reductions.
+  std::int64_t reduce_workspace(std::int64_t rows, std::int64_t columns) const override {
+    return target_->reduce_workspace(rows, columns);
+  }
+  void reduce(Reduction, ConstView, View, Workspace) override {}
+  void spread_rows(double, ConstView, View, GradMode) override {}
+  void all_finite(ConstView, View) override {}
 
   // Convolution.
   std::int64_t conv2d_workspace(const Conv2dProblem& problem, Pass pass,
@@ -104,6 +114,7 @@ class MetaBackend final : public Backend {
   // Optimizers.
   void sgd(const SgdStep&, std::span<const SgdParameter>) override {}
   void adamw(const AdamWStep&, std::span<const AdamWParameter>) override {}
+  void gradients_finite(std::span<const ConstView>, View) override {}
   std::int64_t gradient_norm_workspace(std::span<const View> gradients) const override {
     return target_->gradient_norm_workspace(gradients);
   }
