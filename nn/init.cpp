@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "engine/error.h"
+#include "engine/ops/random.h"
 
 namespace nf::nn {
 
@@ -17,16 +17,15 @@ Initializer uniform_fan_in(std::int64_t inputs) {
   return {Initializer::Kind::uniform, 1.0 / std::sqrt(static_cast<double>(inputs))};
 }
 
-std::vector<float> initial_values(const Initializer& init, std::int64_t count,
-                                  RandomStream random) {
-  NF_CHECK(count >= 0, "init: the number of values must not be negative, got {}", count);
-  const auto scale = static_cast<float>(init.value);
-  std::vector<float> values(static_cast<std::size_t>(count), scale);
-  if (init.kind == Initializer::Kind::normal)
-    for (float& value : values) value = scale * random.normal();
-  if (init.kind == Initializer::Kind::uniform)
-    for (float& value : values) value = scale * (2.0F * random.uniform() - 1.0F);
-  return values;
+void initialise(Tensor& value, const Initializer& init, RandomAddress at) {
+  switch (init.kind) {
+    case Initializer::Kind::constant:
+      return value.backend().fill(value.mutable_view(), init.value);
+    case Initializer::Kind::normal:
+      return fill_normal(value, 0.0, init.value, at);
+    case Initializer::Kind::uniform:
+      return fill_uniform(value, -init.value, init.value, at);
+  }
 }
 
 }  // namespace nf::nn

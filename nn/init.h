@@ -3,10 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
-#include <vector>
 
-#include "engine/random.h"
+#include "engine/tensor.h"
 
 namespace nf::nn {
 
@@ -25,7 +23,7 @@ Initializer kaiming_normal_fan_out(std::int64_t out_channels, std::int64_t kerne
 /// PyTorch's default of a linear layer: uniform within 1 / sqrt(inputs).
 Initializer uniform_fan_in(std::int64_t inputs);
 
-/// The first `count` values of the stream under that rule.
-std::vector<float> initial_values(const Initializer& init, std::int64_t count, RandomStream random);
+/// Gives `value` its first values under that rule, on its device: the same bits on each.
+void initialise(Tensor& value, const Initializer& init, RandomAddress at);
 
 }  // namespace nf::nn

@@ -5,6 +5,7 @@
 #include "engine/ops/dropout.h"
 #include "engine/ops/linear.h"
 #include "engine/ops/reshape.h"
+#include "engine/random.h"
 
 namespace nf::nn {
 namespace {

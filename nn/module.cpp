@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "engine/random.h"
+
 namespace nf::nn {
 namespace {
 
@@ -76,9 +78,7 @@ void Module::place(const ContextPtr& context, const std::function<void(Parameter
 void Module::materialize(const ContextPtr& context, std::uint64_t seed) {
   const std::uint64_t key = random_key(seed, Purpose::init);
   place(context, [&](Parameter& parameter) {
-    const RandomStream random(key, hash_name(parameter.name));
-    parameter.value.copy_from_host(
-        initial_values(parameter.init, parameter.numel(), random).data());
+    initialise(parameter.value, parameter.init, {key, hash_name(parameter.name)});
   });
 }
 

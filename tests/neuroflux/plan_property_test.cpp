@@ -5,6 +5,7 @@
 #include <array>
 #include <filesystem>
 
+#include "engine/random.h"
 #include "neuroflux/local_trainer.h"
 #include "neuroflux/whole_net_plan.h"
 #include "nn/layers.h"

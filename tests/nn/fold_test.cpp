@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "nn/models/registry.h"
+#include "engine/random.h"
 #include "nn/train_step.h"
 #include "tests/support/expect.h"
 

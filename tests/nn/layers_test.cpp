@@ -9,6 +9,7 @@
 #include "engine/ops/add.h"
 #include "engine/ops/conv2d.h"
 #include "engine/ops/relu.h"
+#include "engine/random.h"
 #include "nn/model.h"
 #include "tests/nn/context.h"
 

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "engine/ops/softmax_cross_entropy.h"
+#include "engine/random.h"
 #include "nn/models/width.h"
 #include "nn/optimizer.h"
 

@@ -5,8 +5,10 @@
 
 #include <cmath>
 
+#include "engine/random.h"
 #include "nn/layers.h"
 #include "tests/nn/context.h"
+#include "tests/support/expect.h"
 
 namespace nf::nn {
 namespace {
@@ -92,6 +94,33 @@ TEST(Module, FirstValuesDependOnSeedAndNameAlone) {
   net->materialize(context, 4);
   EXPECT_NE(saved(*net).at("fc.weight"), first.at("fc.weight"));
 }
+
+class FirstValues : public testing::TestWithParam<test::DevicePath> {
+ protected:
+  void SetUp() override { NF_SKIP_WITHOUT_DEVICE(GetParam()); }
+};
+
+// Whoever repeats a run by its seed relies on these bits.
+TEST_P(FirstValues, AreTheSameBitsOnEveryDevice) {
+  for (const int threads : {1, 3}) {
+    const auto net = make_net();
+    net->materialize(GetParam().context(threads), 3);
+    const StateDict state = saved(*net);
+    const std::vector<float>& conv = state.at("a.conv.weight").values;
+    const std::vector<float>& linear = state.at("fc.weight").values;
+    EXPECT_EQ(conv.front(), 0x1.4b7294p-3F);
+    EXPECT_EQ(conv.back(), -0x1.b83b48p-3F);
+    RandomStream random(random_key(3, Purpose::init), hash_name("fc.weight"));
+    const auto bound = static_cast<float>(1 / std::sqrt(8.0));
+    for (const float value : linear) EXPECT_EQ(value, bound * (2.0F * random.uniform() - 1.0F));
+    const auto same = make_net();
+    same->materialize(make_context(), 3);
+    EXPECT_EQ(state, saved(*same));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, FirstValues, testing::ValuesIn(test::device_paths()),
+                         [](const auto& info) { return info.param.name; });
 
 TEST(Module, FirstValuesHaveTheirDistribution) {
   const ContextPtr context = make_context();

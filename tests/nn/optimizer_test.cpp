@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "engine/random.h"
 #include "nn/layers.h"
 #include "tests/nn/context.h"
 #include "tests/support/expect.h"

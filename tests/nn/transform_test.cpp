@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "engine/error.h"
+#include "engine/random.h"
 
 namespace nf::nn {
 namespace {
