@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "engine/ops/reduce.h"
 #include "engine/text.h"
 
 namespace nf::nn {
@@ -125,6 +126,8 @@ void Optimizer::check_norm(double norm) const {
 void Optimizer::update(double factor, const CapturedUpdate* captured) {
   const PhaseScope phase("update");
   const OpScope op("optimizer");
+  // The host reads the answer: what checks is not captured (see StepRunner).
+  if (options_.check_finite) check_gradients();
   const bool clips = options_.max_gradient_norm > 0;
   if (clips) clip_gradients(captured != nullptr ? captured->norm : nullptr);
   const double rate = options_.learning_rate * factor;
@@ -167,6 +170,22 @@ void Optimizer::update(double factor, const CapturedUpdate* captured) {
                       .source = source},
                      by_adamw);
   }
+}
+
+void Optimizer::check_gradients() const {
+  std::vector<ConstView> gradients;
+  for (const Slot& slot : slots_) gradients.push_back(slot.parameter->value.grad().view());
+  const ContextPtr& context = slots_.front().parameter->value.context();
+  {
+    Tensor flag = Tensor::full(context, {1}, 1, DType::i32, Category::workspace);
+    context->backend().gradients_finite(gradients, flag.mutable_view());
+    // The meta device holds no values.
+    if (context->is_meta() || flag.to_host<std::int32_t>().front() != 0) return;
+  }
+  for (const Slot& slot : slots_)
+    NF_CHECK(all_finite(slot.parameter->value.grad()),
+             "optimizer: the gradient of {} {} is not finite in step {}", slot.parameter->name,
+             slot.parameter->shape.str(), steps_ + 1);
 }
 
 // The norm is checked here, or left at `kept_norm` for whoever replays to check.

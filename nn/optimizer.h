@@ -31,6 +31,9 @@ struct OptimizerOptions {
   bool decay_norm_and_bias = true;
   /// Gradients of all parameters together are scaled down to this L2 norm; 0: never.
   double max_gradient_norm = 0.0;
+  /// Whether a step looks for infinities and NaNs in all gradients first, for which it waits for
+  /// the device.
+  bool check_finite = false;
 };
 
 /// Throws Error naming the option, its rule and its value.
@@ -51,7 +54,8 @@ class Optimizer {
   Optimizer(std::vector<Parameter*> parameters, const OptimizerOptions& options);
 
   /// One update at learning rate options().learning_rate * factor. Throws Error, before a parameter
-  /// is changed, when one has no gradient or the norm to clip is not finite, OutOfBudget.
+  /// is changed, when one has no gradient, the norm to clip is not finite or, with check_finite, a
+  /// gradient is not: then it names the first such parameter. OutOfBudget.
   void step(double factor = 1.0);
   /// The calls of one update on a device that is capturing: each replay makes the update whose
   /// numbers it finds, none where loss or norm is not finite. Not before the first step().
@@ -87,6 +91,7 @@ class Optimizer {
   };
 
   void check_ready(double factor) const;
+  void check_gradients() const;
   void update(double factor, const CapturedUpdate* captured);
   void clip_gradients(float* kept_norm);
   void check_norm(double norm) const;

@@ -50,6 +50,13 @@ bool started(const Chain& chain) {
                      [](const Trainable& trainable) { return trainable.optimizer->steps() > 0; });
 }
 
+// The host looks at gradients in the middle of such a step.
+bool capturable(const Chain& chain) {
+  return std::none_of(chain.begin(), chain.end(), [](const Trainable& trainable) {
+    return trainable.optimizer->options().check_finite;
+  });
+}
+
 // A GPU loads a kernel when it is first launched, which a capture need not allow. Those of a step
 // have run in the steps before, but for the copies of loss and norm: of 16 bytes at a time, of 4.
 void launch_copies(Backend& backend, StepSlot* slot) {
@@ -63,7 +70,8 @@ std::vector<StepResult> StepRunner::train(const Chain& chain, const float* image
                                           const std::int32_t* labels, std::int64_t size,
                                           const StepOptions& options) {
   Staged staged = stage(chain, images, labels, size);
-  const bool replays = context_->graphs() && !context_->is_meta() && !context_->pool().traced();
+  const bool replays =
+      context_->graphs() && !context_->is_meta() && !context_->pool().traced() && capturable(chain);
   if (replays && (known_.contains(size) || known_.size() < kMostSizes)) {
     Known& known = known_[size];
     if (Beginning now = beginning(staged, options); known.beginning != now) {

@@ -330,6 +330,8 @@ void Parser::add_optimizer() {
   flags_.real("--weight-decay", optimizer.weight_decay, {}, "Weight decay");
   flags_.real("--clip-norm", optimizer.max_gradient_norm, {},
               "Largest norm of a unit's gradients (bp: of the net's); 0: not clipped");
+  flags_.toggle("--check-finite", optimizer.check_finite,
+                "Stop at a gradient that is infinite or NaN, and name its parameter");
 }
 
 void Parser::add_training() {

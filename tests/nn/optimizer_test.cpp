@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "engine/random.h"
@@ -263,6 +264,98 @@ TEST(Optimizer, ErrorsNameTheThingTheRuleAndTheValue) {
   EXPECT_THAT([&] { load(wrong); }, ThrowsMessage<Error>(HasSubstr("whole numbers")));
 }
 
+std::vector<test::DevicePath> f32_paths() {
+  std::vector<test::DevicePath> paths = test::device_paths();
+  std::erase_if(paths, [](const test::DevicePath& path) { return path.dtype != DType::f32; });
+  return paths;
+}
+
+class GradientCheck : public testing::TestWithParam<test::DevicePath> {
+ protected:
+  void SetUp() override { NF_SKIP_WITHOUT_DEVICE(GetParam()); }
+};
+
+void spoil(const Parameter& parameter, std::int64_t at, float value) {
+  std::vector<float> values = parameter.value.grad().to_host<float>();
+  values[static_cast<std::size_t>(at)] = value;
+  Tensor gradient = parameter.value.grad();
+  gradient.copy_from_host(values.data());
+}
+
+TEST_P(GradientCheck, NamesTheFirstThatIsNotFiniteAndChangesNothing) {
+  const ContextPtr context = GetParam().context();
+  Sequential net;
+  net.emplace<ConvBnAct>("c", "b", 3, 4, 3).emplace<Linear>("l", 4, 3);
+  net.materialize(context, 1);
+  Optimizer optimizer(net.parameters(), {.max_gradient_norm = 0.5, .check_finite = true});
+  set_gradients(net, 0);
+  EXPECT_NO_THROW(optimizer.step());
+  const auto everything = [&] {
+    StateDict state;
+    net.save(state);
+    optimizer.save_state(state);
+    for (const Parameter* parameter : net.parameters())
+      state["gradient of " + parameter->name] = {parameter->shape,
+                                                 parameter->value.grad().to_host<float>()};
+    return state;
+  };
+  const std::vector<Parameter*> parameters = net.parameters();
+  for (std::size_t p = 0; p < parameters.size(); ++p)
+    for (const float bad : {std::numeric_limits<float>::infinity(), -HUGE_VALF, std::nanf("")}) {
+      set_gradients(net, 1);
+      spoil(*parameters[p], parameters[p]->numel() - 1, bad);
+      spoil(*parameters.back(), 0, bad);
+      StateDict before = everything();
+      const std::string text = test::error_text([&] { optimizer.step(); });
+      EXPECT_EQ(text, fmt::format("optimizer: the gradient of {} {} is not finite in step 2",
+                                  parameters[p]->name, parameters[p]->shape.str()));
+      StateDict after = everything();
+      for (const auto& [name, value] : before)
+        if (!name.starts_with("gradient")) {
+          EXPECT_EQ(after.at(name), value) << name;
+        }
+      // Of gradients those that are whole: a NaN is not equal to itself.
+      for (std::size_t i = 0; i + 1 < parameters.size(); ++i) {
+        const std::string name = "gradient of " + parameters[i]->name;
+        if (i != p) {
+          EXPECT_EQ(after.at(name), before.at(name)) << name;
+        }
+      }
+    }
+  EXPECT_EQ(optimizer.steps(), 1);
+  set_gradients(net, 1);
+  EXPECT_NO_THROW(optimizer.step());
+}
+
+TEST_P(GradientCheck, IsOffUnlessAskedFor) {
+  const ContextPtr context = GetParam().context();
+  Linear layer("l", 4, 3);
+  layer.materialize(context, 1);
+  Optimizer optimizer(layer.parameters(), {});
+  set_gradients(layer, 0);
+  spoil(*layer.parameters()[0], 0, std::nanf(""));
+  EXPECT_NO_THROW(optimizer.step());
+}
+
+TEST_P(GradientCheck, ThePlannersDeviceHasNoValuesToRefuse) {
+  const ContextPtr context = GetParam().context();
+  const auto peak = [](const ContextPtr& device) {
+    Linear layer("l", 4, 3);
+    layer.materialize(device, 1);
+    Optimizer optimizer(layer.parameters(), {.check_finite = true});
+    for (const Parameter* parameter : layer.parameters())
+      parameter->value.set_grad(
+          Tensor::full(device, parameter->shape, 1, DType::f32, Category::gradient));
+    device->pool().reset_peak();
+    optimizer.step();
+    return device->pool().stats().peak_reserved;
+  };
+  EXPECT_EQ(peak(make_meta_context(context->options())), peak(context));
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, GradientCheck, testing::ValuesIn(f32_paths()),
+                         [](const auto& info) { return info.param.name; });
+
 class GradientClipping : public testing::TestWithParam<test::DevicePath> {
  protected:
   void SetUp() override { NF_SKIP_WITHOUT_DEVICE(GetParam()); }
@@ -321,13 +414,7 @@ TEST_P(GradientClipping, ANormThatIsNotFiniteChangesNothing) {
               ThrowsMessage<Error>(HasSubstr("optimizer: the gradients' norm is inf")));
 }
 
-INSTANTIATE_TEST_SUITE_P(Devices, GradientClipping, testing::ValuesIn([] {
-                           std::vector<test::DevicePath> paths = test::device_paths();
-                           std::erase_if(paths, [](const test::DevicePath& path) {
-                             return path.dtype != DType::f32;
-                           });
-                           return paths;
-                         }()),
+INSTANTIATE_TEST_SUITE_P(Devices, GradientClipping, testing::ValuesIn(f32_paths()),
                          [](const auto& info) { return info.param.name; });
 
 }  // namespace

@@ -146,6 +146,22 @@ TEST_F(FailedRun, ALossThatIsNotFiniteSaysWhere) {
   }
 }
 
+// Found one step before the loss is not finite either.
+TEST_F(FailedRun, AGradientThatIsNotFiniteNamesItsParameter) {
+  for (const std::string method : {"bp", "neuroflux"}) {
+    SCOPED_TRACE(method);
+    const Arguments command =
+        Arguments{"train", "--method", method, "--run-dir", method, "--lr", "1e18", "--warmup"} +
+        Arguments{"0", "--threads", "1", "--data", "images", "--epochs", "2"} + kShape;
+    const ProgramResult checked = run(command + Arguments{"--check-finite"});
+    expect_refusal(checked, 1, "epoch 1 step 2 ");
+    EXPECT_THAT(checked.err, HasSubstr("optimizer: the gradient of features.0.weight [8,3,3,1] is "
+                                       "not finite in step 2"));
+    expect_only_finished(method);
+    expect_refusal(run(command + Arguments{"--overwrite"}), 1, "epoch 1 step 3 ");
+  }
+}
+
 // What can't be written to is found before anything is trained.
 TEST_F(FailedRun, AFileInTheCachesPlace) {
   workspace_.write("blocked", "somebody's notes");

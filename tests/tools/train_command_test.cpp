@@ -363,7 +363,8 @@ TEST_F(Training, TooSmallABudgetNamesTheLeast) {
 TEST_F(Training, TheEmulatedGpuLearnsWhatTheCpuLearns) {
   for (const char* device : {"cpu", "simt"})
     ASSERT_EQ(run(Arguments{"compare"} + kTiny +
-                  Arguments{"--budget", "8MiB", "--device", device, "--run-dir", device})
+                  Arguments{"--budget", "8MiB", "--device", device, "--run-dir", device} +
+                  Arguments{"--check-finite"})
                   .exit_code,
               0);
   const std::vector<json> cpu = metrics_without_times(file("cpu/metrics.jsonl"));
