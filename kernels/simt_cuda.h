@@ -8,8 +8,9 @@
 /// A kernel whose blocks have at most `threads` threads.
 #define NF_KERNEL(threads) __global__ void __launch_bounds__(threads)
 #define NF_DEVICE __device__ __forceinline__
-/// NF_SHARED(float, tile, [32][33]): an array of the block. The dimensions may be empty.
-#define NF_SHARED(type, name, dimensions) __shared__ type name dimensions
+/// NF_SHARED(float, tile, [32][33]): an array of the block, aligned for 16-byte accesses. The
+/// dimensions may be empty.
+#define NF_SHARED(type, name, dimensions) __shared__ __align__(16) type name dimensions
 /// Declares `type* name`, the dynamic shared memory that the launch asked for.
 #define NF_DYNAMIC_SHARED(type, name)                           \
   extern __shared__ __align__(16) unsigned char name##_bytes[]; \

@@ -207,7 +207,13 @@ TEST_F(OpErrors, CrossEntropyLabelsOutOfRange) {
     const Tensor logits = Tensor::full(context, {4, 10}, 0, path.dtype);
     const auto text = [&](const std::vector<std::int32_t>& labels) {
       const Tensor target = Tensor::from_host<std::int32_t>(context, {4}, labels);
-      return error_text([&] { softmax_cross_entropy(nullptr, logits, target); });
+      const std::string plain = error_text([&] { softmax_cross_entropy(nullptr, logits, target); });
+      Tape tape;  // the form that trains
+      Tensor leaf = Tensor::full(context, {4, 10}, 0, path.dtype);
+      leaf.set_requires_grad(true);
+      EXPECT_EQ(error_text([&] { softmax_cross_entropy_with_gradient(&tape, leaf, target); }),
+                plain);
+      return plain;
     };
     EXPECT_EQ(text({0, 9, 10, -1}), "softmax_cross_entropy: label 2 must be in [0, 10), got 10");
     EXPECT_EQ(text({0, 9, 8, -1}), "softmax_cross_entropy: label 3 must be in [0, 10), got -1");

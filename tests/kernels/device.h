@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <random>
@@ -29,7 +30,9 @@ class DeviceArray {
 #if defined(NF_TESTS_ON_GPU)
     if (cudaMallocManaged(&memory_, bytes + 256) != cudaSuccess)
       throw KernelError("no managed memory for a test");
+    cudaDeviceSynchronize();  // a board's host may not touch managed memory while a kernel runs
     std::memset(memory_, 0xcd, bytes + 256);
+    guard_ = static_cast<unsigned char*>(memory_) + bytes;
 #else
     memory_ = std::aligned_alloc(256, (bytes + 511) / 256 * 256);
     std::memset(memory_, 0xcd, (bytes + 511) / 256 * 256);
@@ -44,6 +47,12 @@ class DeviceArray {
   }
   ~DeviceArray() {
 #if defined(NF_TESTS_ON_GPU)
+    // What is written behind the array lies within its allocation: no checker sees it.
+    if (cudaDeviceSynchronize() == cudaSuccess) {
+      EXPECT_TRUE(
+          std::all_of(guard_, guard_ + 256, [](unsigned char byte) { return byte == 0xcd; }))
+          << "a kernel wrote behind an array of " << size_ << " elements";
+    }
     cudaFree(memory_);
 #else
     simt::emulator::remove_memory(data_);
@@ -53,7 +62,13 @@ class DeviceArray {
   DeviceArray(const DeviceArray&) = delete;
   DeviceArray& operator=(const DeviceArray&) = delete;
 
-  T* data() { return data_; }
+  /// On a GPU this waits for the device: it may be for the host.
+  T* data() {
+#if defined(NF_TESTS_ON_GPU)
+    cudaDeviceSynchronize();
+#endif
+    return data_;
+  }
   std::int64_t size() const { return size_; }
   /// Waits for the device.
   std::vector<T> host() const {
@@ -68,6 +83,9 @@ class DeviceArray {
   void* memory_ = nullptr;
   T* data_ = nullptr;
   std::int64_t size_;
+#if defined(NF_TESTS_ON_GPU)
+  unsigned char* guard_ = nullptr;
+#endif
 };
 
 // Host twins of the kernels' conversions.

@@ -138,6 +138,15 @@ TEST_P(StepReplays, ReservesWhatThePlannersDeviceDoes) {
   EXPECT_LT(measured[3].first, measured[2].first);
 }
 
+// The host looks at the gradients of each step, which no replay lets it do.
+TEST_P(StepReplays, AreNotMadeWhereGradientsAreChecked) {
+  Net net = net_;
+  const std::vector<std::int64_t> sizes(4, kBatch);
+  EXPECT_GT(train(GetParam(), net, true, sizes).replays, 0);
+  net.optimizer.check_finite = true;
+  EXPECT_EQ(train(GetParam(), net, true, sizes).replays, 0);
+}
+
 // A budget of exactly the predicted peak is enough for captures and replays too.
 TEST_P(StepReplays, FitsTheLeastBudgetOfStepsMadeCallByCall) {
   const auto run = [&](const ContextPtr& context) {

@@ -9,7 +9,9 @@
 namespace nf::cuda {
 
 inline void check(cudaError_t status, const char* call) {
-  NF_CHECK(status == cudaSuccess, "cuda: {} failed: {}", call, cudaGetErrorString(status));
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // else the next launch would be blamed for it
+  fail("cuda: {} failed: {}", call, cudaGetErrorString(status));
 }
 inline void check(cudnnStatus_t status, const char* call) {
   NF_CHECK(status == CUDNN_STATUS_SUCCESS, "cudnn: {} failed: {}", call,

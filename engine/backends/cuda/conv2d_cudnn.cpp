@@ -42,6 +42,13 @@ std::string describe(const Conv2dProblem& p) {
       p.groups);
 }
 
+// Its older interface counts elements of a tensor in 32 bits.
+void check_size(const char* what, std::int64_t elements, const Conv2dProblem& p) {
+  NF_CHECK(elements <= std::numeric_limits<int>::max(),
+           "conv2d: cuDNN counts to 2^31 - 1 elements, the {} has {}: take a smaller batch ({})",
+           what, elements, describe(p));
+}
+
 const char* name(Pass pass) {
   switch (pass) {
     case Pass::forward:
@@ -63,6 +70,8 @@ struct Descriptors {
   Descriptors(const Conv2dProblem& p, bool tf32) {
     try {
       const cudnnDataType_t type = data_type(p.dtype);
+      check_size("input", p.n * p.h * p.w * p.c, p);
+      check_size("output", p.n * p.out_h() * p.out_w() * p.o, p);
       NF_CUDA_CHECK(cudnn().cudnnCreateTensorDescriptor(&x));
       NF_CUDA_CHECK(cudnn().cudnnCreateTensorDescriptor(&y));
       NF_CUDA_CHECK(cudnn().cudnnCreateFilterDescriptor(&w));
@@ -81,8 +90,11 @@ struct Descriptors {
                                                             CUDNN_DATA_FLOAT));
       NF_CUDA_CHECK(cudnn().cudnnSetConvolutionGroupCount(convolution, to_int(p.groups)));
       const bool strict = p.dtype == DType::f32 && !tf32;
-      NF_CUDA_CHECK(cudnn().cudnnSetConvolutionMathType(
-          convolution, strict ? CUDNN_FMA_MATH : CUDNN_TENSOR_OP_MATH));
+      // TF32 is what f32 defaults to where the device has it.
+      const cudnnMathType_t fast =
+          p.dtype == DType::f32 ? CUDNN_DEFAULT_MATH : CUDNN_TENSOR_OP_MATH;
+      NF_CUDA_CHECK(
+          cudnn().cudnnSetConvolutionMathType(convolution, strict ? CUDNN_FMA_MATH : fast));
     } catch (...) {
       destroy();
       throw;
@@ -197,10 +209,14 @@ class Convolutions::Implementation {
     std::vector<const Found*> origins;
     for (int i = 0; i < count; ++i) {
       if (found[i].status != CUDNN_STATUS_SUCCESS ||
-          (strict && found[i].mathType == CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION))
+          (strict && found[i].mathType != CUDNN_FMA_MATH &&
+           found[i].mathType != CUDNN_DEFAULT_MATH))
         continue;
-      offered.push_back({static_cast<std::int64_t>(found[i].memory),
-                         found[i].determinism == CUDNN_DETERMINISTIC});
+      // What the heuristics offer is an estimate: an algorithm counts once cuDNN has told its
+      // workspace for these very descriptors, and with as much as it told.
+      const std::int64_t workspace = told_workspace(choice.descriptors, found[i], strict);
+      if (workspace < 0) continue;
+      offered.push_back({workspace, found[i].determinism == CUDNN_DETERMINISTIC});
       origins.push_back(&found[i]);
     }
     const auto chosen = choose_algorithm(offered, options_.workspace_cap);
@@ -211,6 +227,32 @@ class Convolutions::Implementation {
     if (!strict)
       NF_CUDA_CHECK(cudnn().cudnnSetConvolutionMathType(choice.descriptors.convolution,
                                                         origins[*chosen]->mathType));
+  }
+
+  // -1 where cuDNN can't run it after all.
+  template <typename Found>
+  std::int64_t told_workspace(const Descriptors& d, const Found& found, bool strict) const {
+    if (!strict &&
+        cudnn().cudnnSetConvolutionMathType(d.convolution, found.mathType) != CUDNN_STATUS_SUCCESS)
+      return -1;
+    std::size_t bytes = 0;
+    const cudnnStatus_t status = ask_workspace(d, found.algo, &bytes);
+    return status == CUDNN_STATUS_SUCCESS ? static_cast<std::int64_t>(bytes) : -1;
+  }
+  cudnnStatus_t ask_workspace(const Descriptors& d, cudnnConvolutionFwdAlgo_t algorithm,
+                              std::size_t* bytes) const {
+    return cudnn().cudnnGetConvolutionForwardWorkspaceSize(handle_, d.x, d.w, d.convolution, d.y,
+                                                           algorithm, bytes);
+  }
+  cudnnStatus_t ask_workspace(const Descriptors& d, cudnnConvolutionBwdDataAlgo_t algorithm,
+                              std::size_t* bytes) const {
+    return cudnn().cudnnGetConvolutionBackwardDataWorkspaceSize(handle_, d.w, d.y, d.convolution,
+                                                                d.x, algorithm, bytes);
+  }
+  cudnnStatus_t ask_workspace(const Descriptors& d, cudnnConvolutionBwdFilterAlgo_t algorithm,
+                              std::size_t* bytes) const {
+    return cudnn().cudnnGetConvolutionBackwardFilterWorkspaceSize(handle_, d.x, d.y, d.convolution,
+                                                                  d.w, algorithm, bytes);
   }
 
   CudnnHandle& shared_;

@@ -96,8 +96,15 @@ class CudaBackend final : public GpuBackend {
   std::unique_ptr<AddressRange> reserve(std::int64_t bytes) override {
     return runtime_.reserve(bytes);
   }
-  /// Nine tenths of what is free: libraries load their kernels as they are first used.
-  std::int64_t memory_bytes() const override { return runtime_.free_bytes() / 10 * 9; }
+  /// Nine tenths of what is free: libraries load their kernels as they are first used. Half, where
+  /// the host lives in the same memory.
+  std::int64_t memory_bytes() const override {
+    return runtime_.integrated() ? runtime_.free_bytes() / 2 : runtime_.free_bytes() / 10 * 9;
+  }
+  /// Libraries have bf16 from Ampere on.
+  bool computes_in(DType dtype) const override {
+    return GpuBackend::computes_in(dtype) && (dtype != DType::bf16 || runtime_.capability() >= 80);
+  }
   std::int64_t context_bytes() const override { return runtime_.context_bytes(); }
   int threads() const override { return 1; }
   void synchronize() override { runtime_.synchronize(); }
@@ -116,6 +123,7 @@ class CudaBackend final : public GpuBackend {
   }
 
   std::int64_t linear_workspace(const LinearProblem& p, Pass pass, GradMode mode) const override {
+    runtime_.select();
     return algorithms_.products.workspace(p, pass, mode);
   }
   void linear_backward_input(const LinearProblem& p, ConstView dy, ConstView w, View dx,
@@ -134,6 +142,7 @@ class CudaBackend final : public GpuBackend {
 
   std::int64_t library_conv2d_workspace(const Conv2dProblem& p, Pass pass,
                                         GradMode) const override {
+    runtime_.select();
     return algorithms_.convolutions.workspace(p, pass);
   }
   void library_conv2d_forward(const Conv2dProblem& p, ConstView x, ConstView w, View y,

@@ -46,12 +46,17 @@ class SharedLibrary {
               of(cudnnDestroyFilterDescriptor) of(cudnnDestroyTensorDescriptor)                   \
                   of(cudnnGetConvolutionBackwardDataAlgorithm_v7)                                 \
                       of(cudnnGetConvolutionBackwardFilterAlgorithm_v7)                           \
-                          of(cudnnGetConvolutionForwardAlgorithm_v7) of(cudnnGetErrorString)      \
-                              of(cudnnGetVersion) of(cudnnSetConvolution2dDescriptor)             \
-                                  of(cudnnSetConvolutionGroupCount)                               \
-                                      of(cudnnSetConvolutionMathType)                             \
-                                          of(cudnnSetFilter4dDescriptor) of(cudnnSetStream)       \
-                                              of(cudnnSetTensor4dDescriptor)
+                          of(cudnnGetConvolutionForwardAlgorithm_v7)                              \
+                              of(cudnnGetConvolutionForwardWorkspaceSize)                         \
+                                  of(cudnnGetConvolutionBackwardDataWorkspaceSize)                \
+                                      of(cudnnGetConvolutionBackwardFilterWorkspaceSize)          \
+                                          of(cudnnGetErrorString) of(cudnnGetVersion)             \
+                                              of(cudnnSetConvolution2dDescriptor)                 \
+                                                  of(cudnnSetConvolutionGroupCount)               \
+                                                      of(cudnnSetConvolutionMathType)             \
+                                                          of(cudnnSetFilter4dDescriptor)          \
+                                                              of(cudnnSetStream)                  \
+                                                                  of(cudnnSetTensor4dDescriptor)
 
 #define NF_LIBRARY_FUNCTION(name) decltype(&::name) name;
 

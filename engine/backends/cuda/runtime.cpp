@@ -38,7 +38,10 @@ std::int64_t used_bytes(const char* pci_bus_id) {
 
 std::int64_t used_bytes(int index) {
   char pci_bus_id[32];
-  if (cudaDeviceGetPCIBusId(pci_bus_id, sizeof(pci_bus_id), index) != cudaSuccess) return -1;
+  if (cudaDeviceGetPCIBusId(pci_bus_id, sizeof(pci_bus_id), index) != cudaSuccess) {
+    cudaGetLastError();
+    return -1;
+  }
   return used_bytes(pci_bus_id);
 }
 
@@ -116,6 +119,12 @@ Runtime::Runtime(int index) : index_(index) {
            devices.count, devices.count == 1 ? "device, cuda:0" : "devices");
   used_before_ = used_bytes(index);
   select();
+  int major = 0, minor = 0, integrated = 0;
+  NF_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index_));
+  NF_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index_));
+  NF_CUDA_CHECK(cudaDeviceGetAttribute(&integrated, cudaDevAttrIntegrated, index_));
+  capability_ = 10 * major + minor;
+  integrated_ = integrated != 0;
   NF_CUDA_CHECK(cudaFree(nullptr));  // makes the context
   NF_CUDA_CHECK(cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking));
   NF_CUDA_CHECK(cudaStreamCreateWithFlags(&copy_, cudaStreamNonBlocking));

@@ -34,8 +34,14 @@ class Runtime {
   Runtime& operator=(const Runtime&) = delete;
 
   cudaStream_t compute_stream() const { return compute_; }
+  /// Makes the device the calling thread's: libraries ask for it without naming it.
+  void select() const;
   /// The stream for one call that computes, the device made the current one.
   cudaStream_t next_call();
+  /// As in sm_90: 90.
+  int capability() const { return capability_; }
+  /// Whether the device shares the host's memory.
+  bool integrated() const { return integrated_; }
   /// Bytes that are free on the device now.
   std::int64_t free_bytes() const;
   /// Bytes that the device's context and the libraries' handles take outside of any pool, as the
@@ -81,13 +87,14 @@ class Runtime {
   };
   static constexpr std::uint64_t kCallsPerMark = 16;
 
-  void select() const;
   Staging& next_staging();
   void set_mark();
   void wait_for_calls(std::uint64_t calls);
   std::uint64_t calls_before_write(const void* target) const;
 
   int index_;
+  int capability_ = 0;
+  bool integrated_ = false;
   std::int64_t used_before_ = -1;
   std::int64_t context_bytes_ = -1;
   cudaStream_t compute_ = nullptr;

@@ -185,15 +185,15 @@ class SimtBackend final : public GpuBackend {
 
   void softmax_cross_entropy_forward(ConstView logits, ConstView labels, double smoothing,
                                      View loss, View correct, Workspace workspace) override {
-    make([=] {
-      const std::int64_t classes = logits.shape[1];
-      const auto* label = elements<std::int32_t>("softmax_cross_entropy", labels);
-      for (std::int64_t r = 0; r < labels.numel(); ++r)
-        NF_CHECK(label[r] >= 0 && label[r] < classes,
-                 "softmax_cross_entropy: label {} must be in [0, {}), got {}", r, classes,
-                 label[r]);
-    });
+    check_labels(logits, labels);
     GpuBackend::softmax_cross_entropy_forward(logits, labels, smoothing, loss, correct, workspace);
+  }
+  void softmax_cross_entropy_forward_backward(ConstView logits, ConstView labels, double smoothing,
+                                              View loss, View correct, View dlogits,
+                                              Workspace workspace) override {
+    check_labels(logits, labels);
+    GpuBackend::softmax_cross_entropy_forward_backward(logits, labels, smoothing, loss, correct,
+                                                       dlogits, workspace);
   }
 
   std::int64_t linear_workspace(const LinearProblem& p, Pass pass, GradMode mode) const override {
@@ -276,6 +276,18 @@ class SimtBackend final : public GpuBackend {
   }
 
  private:
+  // On a GPU a wrong label gives a loss that is not a number; here it can be named.
+  void check_labels(ConstView logits, ConstView labels) {
+    make([=] {
+      const std::int64_t classes = logits.shape[1];
+      const auto* label = elements<std::int32_t>("softmax_cross_entropy", labels);
+      for (std::int64_t r = 0; r < labels.numel(); ++r)
+        NF_CHECK(label[r] >= 0 && label[r] < classes,
+                 "softmax_cross_entropy: label {} must be in [0, {}), got {}", r, classes,
+                 label[r]);
+    });
+  }
+
   /// Makes a call that is no launch, or captures it.
   template <typename Call>
   static void make(const Call& call) {
