@@ -4,8 +4,8 @@
 
 #include <cmath>
 
-#include "nn/models/registry.h"
 #include "engine/random.h"
+#include "nn/models/registry.h"
 #include "nn/train_step.h"
 #include "tests/support/expect.h"
 
