@@ -25,7 +25,8 @@ class KernelFault : public KernelError {
 struct Options {
   /// Draws the order of blocks, warps and lanes.
   std::uint64_t seed = 1;
-  /// Report two threads that touch the same address with no barrier between, one of them writing.
+  /// Report two threads that touch the same address with no barrier between (of the block, or
+  /// __syncwarp), one of them writing.
   bool races = true;
   /// Report global accesses outside add_memory's ranges. (Shared memory is always checked.)
   bool bounds = true;

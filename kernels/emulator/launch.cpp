@@ -89,7 +89,7 @@ void Machine::run_block(std::int64_t block, std::mt19937_64& random) {
   block_number_ = static_cast<std::uint32_t>(block);
   block_index_ = index_in(block, grid_);
   epoch_ = 0;
-  warp_epochs_.fill(0);
+  start_epoch();
   shared_.start_block();
   if (options.races) shared_races_.start();
   for (std::size_t i = 0; i < count_; ++i) threads_[i].state = State::ready;

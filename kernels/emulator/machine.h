@@ -13,15 +13,19 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/emulator/accesses.h"
+#include "kernels/emulator/behaviour.h"
 #include "kernels/emulator/emulator.h"
 #include "kernels/emulator/fibers.h"
 #include "kernels/emulator/limits.h"
+#include "kernels/emulator/races.h"
 #include "kernels/emulator/shared_memory.h"
 
 namespace nf::simt::emulator {
 
 enum class State : std::uint8_t { ready, at_barrier, at_warp, done };
+
+/// What lanes of a warp meet in. Of the three, CUDA promises an order of memory of the first alone.
+enum class Meeting : std::uint8_t { barrier, vote, shuffle };
 
 struct Thread {
   State state = State::done;
@@ -31,7 +35,7 @@ struct Thread {
   int line = 0;
   bool predicate = false;
   unsigned mask = 0;
-  bool shuffles = false;
+  Meeting meeting = Meeting::barrier;
   int source = 0;
   std::uint64_t value = 0;
   std::uint64_t result = 0;
@@ -76,7 +80,8 @@ class Machine {
   bool run_warp(std::size_t warp);
   bool release_warp(std::size_t warp);
   void serve(std::size_t begin, std::size_t end, unsigned present, unsigned predicates,
-             bool shuffles, unsigned mask);
+             Meeting meeting, unsigned mask);
+  void start_epoch();
   bool release_block();
   [[noreturn]] void report_deadlock();
   // watch.cpp
@@ -89,11 +94,11 @@ class Machine {
   Body body_{};
   std::size_t count_ = 0;  // threads of a block
   std::vector<Thread> threads_{static_cast<std::size_t>(kMostThreads)};
-  std::array<std::uint16_t, kMostWarps> warp_epochs_{};
+  std::vector<WarpOrder> orders_{kMostWarps};
   std::size_t current_ = 0;
   Index3 block_index_{};
   std::uint32_t block_number_ = 0;
-  std::uint16_t epoch_ = 0;
+  std::uint32_t epoch_ = 0;
   std::uint64_t launches_ = 0;
   std::int64_t barriers_ = 0;
   std::string fault_;

@@ -37,13 +37,13 @@ bool Machine::release_warp(std::size_t warp) {
       const unsigned bit = 1U << (j - begin);
       if ((thread.mask & bit) == 0 || threads_[j].state == State::done) continue;
       complete = threads_[j].state == State::at_warp && threads_[j].mask == thread.mask &&
-                 threads_[j].shuffles == thread.shuffles;
+                 threads_[j].meeting == thread.meeting;
       present |= bit;
       if (threads_[j].predicate) predicates |= bit;
     }
     if (!complete) continue;
-    serve(begin, end, present, predicates, thread.shuffles, thread.mask);
-    ++warp_epochs_[warp];
+    serve(begin, end, present, predicates, thread.meeting, thread.mask);
+    if (thread.meeting == Meeting::barrier) orders_[warp].meet(present);
     released = true;
   }
   return released;
@@ -51,11 +51,11 @@ bool Machine::release_warp(std::size_t warp) {
 
 // Hands each lane present what the operation gives it.
 void Machine::serve(std::size_t begin, std::size_t end, unsigned present, unsigned predicates,
-                    bool shuffles, unsigned mask) {
+                    Meeting meeting, unsigned mask) {
   const auto takes_part = [&](std::size_t lane) { return (present >> lane & 1U) != 0; };
   for (std::size_t j = begin; j < end; ++j) {
     if (!takes_part(j - begin)) continue;
-    if (!shuffles) {
+    if (meeting != Meeting::shuffle) {
       threads_[j].result = (std::uint64_t{present} << 32) | predicates;
       continue;
     }
@@ -113,8 +113,12 @@ bool Machine::release_block() {
   }
   ++epoch_;
   ++barriers_;
-  warp_epochs_.fill(0);
+  start_epoch();
   return true;
+}
+
+void Machine::start_epoch() {
+  for (std::size_t warp = 0; warp * kWarp < count_; ++warp) orders_[warp].start();
 }
 
 void Machine::report_deadlock() {
@@ -126,7 +130,7 @@ void Machine::report_deadlock() {
       const Thread& other = threads_[j];
       if ((thread.mask >> (j - begin) & 1U) == 0 || other.state == State::done) continue;
       if (other.state == State::at_warp && other.mask == thread.mask &&
-          other.shuffles == thread.shuffles)
+          other.meeting == thread.meeting)
         continue;
       stop("deadlock: " + who(i, block_index_) + " waits in a warp operation for " +
            who(j, block_index_) + ", which waits " +

@@ -51,8 +51,11 @@ void atomic_access(const void* address, std::size_t bytes);
 enum class Vote { none, any, all, count };
 /// Waits for the whole block; the vote over all threads' predicates.
 int sync_threads(Vote vote, bool predicate, int line);
+/// Waits for the lanes in `mask`, and orders what they did to memory before what they do next. (The
+/// three below order nothing, as on a GPU.)
+void sync_warp(unsigned mask);
 /// Waits for the lanes in `mask`; the predicates of those that are still running, as bits.
-unsigned sync_warp(unsigned mask, bool predicate);
+unsigned ballot(unsigned mask, bool predicate);
 /// The same, whether all predicates hold.
 bool all_lanes(unsigned mask, bool predicate);
 /// Waits for the lanes in `mask`; what lane `source` brought.
@@ -107,9 +110,9 @@ void launch(const char* name, void (*kernel)(Parameters...), Extent grid, Extent
   ::nf::simt::emulator::sync_threads(::nf::simt::emulator::Vote::all, (p) != 0, __LINE__)
 #define __syncthreads_count(p) \
   ::nf::simt::emulator::sync_threads(::nf::simt::emulator::Vote::count, (p) != 0, __LINE__)
-inline void __syncwarp(unsigned mask = 0xffffffffU) { emulator::sync_warp(mask, false); }
-inline unsigned __ballot_sync(unsigned mask, int p) { return emulator::sync_warp(mask, p != 0); }
-inline int __any_sync(unsigned mask, int p) { return emulator::sync_warp(mask, p != 0) != 0; }
+inline void __syncwarp(unsigned mask = 0xffffffffU) { emulator::sync_warp(mask); }
+inline unsigned __ballot_sync(unsigned mask, int p) { return emulator::ballot(mask, p != 0); }
+inline int __any_sync(unsigned mask, int p) { return emulator::ballot(mask, p != 0) != 0; }
 inline int __all_sync(unsigned mask, int p) { return emulator::all_lanes(mask, p != 0); }
 inline void __threadfence() {}
 inline void __threadfence_block() {}

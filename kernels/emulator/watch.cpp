@@ -53,13 +53,18 @@ void Machine::check_race(std::uintptr_t address, std::uint32_t bytes, AccessKind
                          bool shared) {
   const Moment now{.block = block_number_,
                    .epoch = epoch_,
-                   .warp_epoch = warp_epochs_[current_ / kWarp],
-                   .thread = static_cast<std::uint16_t>(current_)};
+                   .thread = static_cast<std::uint32_t>(current_),
+                   .order = orders_[current_ / kWarp]};
   RaceDetector::Conflict conflict;
   if (!(shared ? shared_races_ : global_races_).note(address, bytes, kind, now, conflict)) return;
+  const bool known = conflict.block != block_number_ || conflict.thread != current_;
   fault("race: " + who_is_running() + does(kind, bytes) + " of " + (shared ? "shared" : "global") +
-        " memory that " + who(conflict.other.thread, index_in(conflict.other.block, grid_)) +
-        (conflict.other_wrote ? " wrote" : " read") + ", with no barrier between");
+        " memory that " +
+        (known ? who(conflict.thread, index_in(conflict.block, grid_)) : "other threads too") +
+        (conflict.wrote ? " wrote" : " read") +
+        (conflict.same_warp
+             ? ", with no __syncwarp between (shuffles and votes do not order memory)"
+             : ", with no barrier between"));
 }
 
 // What a warp's lanes did since they last came together.

@@ -13,7 +13,8 @@ namespace {
           " an address that is no multiple of it");
 }
 
-std::uint64_t meet(unsigned mask, bool predicate, bool shuffles, std::uint64_t value, int source) {
+std::uint64_t meet(Meeting meeting, unsigned mask, bool predicate, std::uint64_t value = 0,
+                   int source = 0) {
   Machine& m = machine();
   if ((mask >> m.lane() & 1U) == 0) {
     const Unwatched unwatched;
@@ -22,7 +23,7 @@ std::uint64_t meet(unsigned mask, bool predicate, bool shuffles, std::uint64_t v
   Thread& thread = m.current();
   thread.mask = mask;
   thread.predicate = predicate;
-  thread.shuffles = shuffles;
+  thread.meeting = meeting;
   thread.value = value;
   thread.source = source;
   m.wait(State::at_warp);
@@ -77,17 +78,19 @@ int sync_threads(Vote vote, bool predicate, int line) {
   return static_cast<int>(thread.result);
 }
 
-unsigned sync_warp(unsigned mask, bool predicate) {
-  return static_cast<unsigned>(meet(mask, predicate, false, 0, 0));
+void sync_warp(unsigned mask) { meet(Meeting::barrier, mask, false); }
+
+unsigned ballot(unsigned mask, bool predicate) {
+  return static_cast<unsigned>(meet(Meeting::vote, mask, predicate));
 }
 
 bool all_lanes(unsigned mask, bool predicate) {
-  const std::uint64_t result = meet(mask, predicate, false, 0, 0);
+  const std::uint64_t result = meet(Meeting::vote, mask, predicate);
   return static_cast<unsigned>(result) == static_cast<unsigned>(result >> 32);
 }
 
 std::uint64_t exchange(unsigned mask, std::uint64_t value, int source) {
-  return meet(mask, false, true, value, source);
+  return meet(Meeting::shuffle, mask, false, value, source);
 }
 
 int lane() { return machine().lane(); }

@@ -130,6 +130,48 @@ TEST_F(KernelsEmulator, OrdersAWarpByItsOwnBarrierOnly) {
       HasSubstr("race"));
 }
 
+TEST_F(KernelsEmulator, OnlyABarrierOfTheWarpOrdersItsMemory) {
+  DeviceArray<float> x(std::vector<float>(33, 0.0F));
+  const auto talk = [&](Between between, unsigned from) {
+    launch("talk", talk_in_a_warp, {1}, {32}, 0, kStream, x.data(), between, from);
+  };
+  const auto race = [](int other) {
+    return AllOf(HasSubstr("talk: race: thread (20, 0, 0) of block (0, 0, 0) reads 4 bytes of "
+                           "global memory that thread (" +
+                           std::to_string(other) + ", 0, 0) of block (0, 0, 0) wrote"),
+                 HasSubstr("with no __syncwarp between"));
+  };
+  for (const unsigned from : {0U, 19U, 21U, 31U}) {
+    talk(Between::barrier, from);
+    EXPECT_EQ(x.host()[32], 1);
+    for (const Between none : {Between::shuffle, Between::vote})
+      expect_fault([&] { talk(none, from); }, race(static_cast<int>(from)));
+  }
+  // Its own is its own.
+  talk(Between::shuffle, 20);
+  // A barrier of some lanes orders those.
+  talk(Between::half_barriers, 16);
+  talk(Between::half_barriers, 31);
+  expect_fault([&] { talk(Between::half_barriers, 15); }, race(15));
+  talk(Between::chain, 0);
+  talk(Between::chain, 21);
+  expect_fault([&] { talk(Between::chain, 22); }, race(22));
+}
+
+TEST_F(KernelsEmulator, AtomicsOfAWarpRaceWithItsReadsAlone) {
+  DeviceArray<float> counter(std::vector<float>{0}), y(1);
+  const auto count = [&](bool wait) {
+    launch("count", count_then_read, {1}, {32}, 0, kStream, counter.data(), y.data(), wait);
+  };
+  count(true);
+  EXPECT_EQ(y.host()[0], 32);
+  // The last to add was the one that reads.
+  expect_fault([&] { count(false); },
+               AllOf(HasSubstr("count: race: thread (31, 0, 0) of block (0, 0, 0) reads"),
+                     HasSubstr("that thread (0, 0, 0) of block (0, 0, 0) wrote"),
+                     HasSubstr("with no __syncwarp between")));
+}
+
 TEST_F(KernelsEmulator, ReportsARaceOfBlocks) {
   DeviceArray<float> x(8);
   launch("all_write", all_write, {8}, {1}, 0, kStream, x.data(), 1);

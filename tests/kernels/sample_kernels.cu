@@ -67,6 +67,33 @@ NF_KERNEL(32) read_neighbour(float* x, bool wait) {
   x[threadIdx.x] = copy[(threadIdx.x + 1) % 32];
 }
 
+NF_KERNEL(32) talk_in_a_warp(float* x, Between between, unsigned from) {
+  const unsigned lane = threadIdx.x, all = 0xffffffffU;
+  x[lane] = 1;
+  float zero = 0;
+  if (between == Between::barrier) __syncwarp();
+  if (between == Between::half_barriers) __syncwarp(lane < 16 ? 0xffffU : 0xffff0000U);
+  if (between == Between::chain) {
+    // Lane after lane: each knows of all below it.
+    for (unsigned next = 1; next < 32; ++next)
+      if (lane + 1 == next || lane == next) __syncwarp(3U << (next - 1));
+  }
+  if (between == Between::shuffle) zero = __shfl_sync(all, 0.0F, 0);
+  if (between == Between::vote) zero = __ballot_sync(all, 0) == 0 ? 0.0F : 1.0F;
+  // One lane is told apart, so that what others read of their own harms nothing.
+  if (lane == 20) x[32] = x[from] + zero;
+}
+
+NF_KERNEL(32) count_then_read(float* counter, float* y, bool wait) {
+  atomicAdd(counter, 1.0F);
+  float zero = 0;
+  if (wait)
+    __syncwarp();
+  else
+    zero = __shfl_sync(0xffffffffU, 0.0F, 0);
+  if (threadIdx.x == 31) *y = *counter + zero;
+}
+
 NF_KERNEL(32) all_write(float* x, std::int64_t stride) { x[blockIdx.x * stride] = 1; }
 
 NF_KERNEL(32) read_then_write(const float* x, float* y) {

@@ -12,6 +12,10 @@ NF_KERNEL(96) count_up(std::int32_t* counter, float* sum);
 NF_KERNEL(64) reverse(float* x, int n);
 NF_KERNEL(64) shift_without_barrier(float* x);
 NF_KERNEL(32) read_neighbour(float* x, bool wait);
+/// What lanes do between writing and reading what another wrote.
+enum class Between { barrier, half_barriers, chain, shuffle, vote };
+NF_KERNEL(32) talk_in_a_warp(float* x, Between between, unsigned from);
+NF_KERNEL(32) count_then_read(float* counter, float* y, bool wait);
 NF_KERNEL(32) all_write(float* x, std::int64_t stride);
 NF_KERNEL(32) read_then_write(const float* x, float* y);
 NF_KERNEL(32) bytes_side_by_side(std::uint8_t* x);

@@ -1,117 +1,15 @@
-#include "kernels/emulator/accesses.h"
+#include "kernels/emulator/behaviour.h"
 
 #include <algorithm>
 #include <bit>
-#include <limits>
 #include <tuple>
 
 namespace nf::simt::emulator {
 namespace {
 
-constexpr std::uint8_t kAtomic = 1;       // of a write
-constexpr std::uint8_t kManyThreads = 2;  // of reads: several threads of the warp, unordered
-constexpr std::uint8_t kManyWarps = 4;    // several warps of the block
-constexpr std::uint8_t kManyBlocks = 8;
-
 constexpr std::uintptr_t kSector = 32;
-constexpr std::size_t kMostPages = 1 << 16;  // of shadow memory: 2 GiB
-
-int warp_of(const Moment& moment) { return moment.thread / 32; }
-
-bool ordered(const Moment& before, const Moment& now) {
-  if (before.block != now.block) return false;
-  if (before.epoch != now.epoch || before.thread == now.thread) return true;
-  return warp_of(before) == warp_of(now) && before.warp_epoch != now.warp_epoch;
-}
 
 }  // namespace
-
-void RaceDetector::start() {
-  if (scope_ == std::numeric_limits<std::uint32_t>::max() || pages_.size() > kMostPages) {
-    pages_.clear();
-    recent_.fill({});
-    scope_ = 0;
-  }
-  ++scope_;
-}
-
-void RaceDetector::Page::split(std::uintptr_t smaller) {
-  std::vector<Cell> split(kPageBytes / smaller);
-  for (std::size_t i = 0; i < split.size(); ++i) split[i] = cells[i * smaller / element];
-  cells = std::move(split);
-  element = smaller;
-}
-
-RaceDetector::Page& RaceDetector::page(std::uintptr_t address) {
-  const std::uintptr_t number = address / kPageBytes;
-  Recent& recent = recent_[number % recent_.size()];
-  if (recent.number != number) {
-    std::unique_ptr<Page>& page = pages_[number];
-    if (page == nullptr) page = std::make_unique<Page>();
-    recent = {number, page.get()};
-  }
-  return *recent.page;
-}
-
-bool RaceDetector::note(std::uintptr_t address, std::uint32_t bytes, AccessKind kind,
-                        const Moment& now, Conflict& conflict) {
-  // The largest power of two, up to 4, that the access is made of.
-  const std::uintptr_t element = std::uintptr_t{1}
-                                 << std::min(2, std::countr_zero(address | bytes));
-  const std::uintptr_t end = address + bytes;
-  while (address < end) {
-    Page& here = page(address);
-    if (element < here.element) here.split(element);
-    const std::uintptr_t stop = std::min(end, (address / kPageBytes + 1) * kPageBytes);
-    for (; address < stop; address += here.element)
-      if (note_element(here.cells[address % kPageBytes / here.element], kind, now, conflict))
-        return true;
-  }
-  return false;
-}
-
-bool RaceDetector::note_element(Cell& cell, AccessKind kind, const Moment& now,
-                                Conflict& conflict) const {
-  Mark& write = cell.write;
-  Mark& read = cell.read;
-  const bool both_atomic = kind == AccessKind::atomic && (write.flags & kAtomic) != 0;
-  if (write.scope == scope_ && !both_atomic && !ordered(write.when, now)) {
-    conflict = {write.when, true};
-    return true;
-  }
-  if (kind == AccessKind::read) {
-    std::uint8_t flags = 0;
-    if (read.scope == scope_) {
-      flags = read.flags & kManyBlocks;
-      if (read.when.block != now.block) {
-        flags |= kManyBlocks;
-      } else if (read.when.epoch == now.epoch) {
-        flags |= read.flags & kManyWarps;
-        if (warp_of(read.when) != warp_of(now))
-          flags |= kManyWarps;
-        else if (read.when.warp_epoch == now.warp_epoch)
-          flags |= (read.flags & kManyThreads) |
-                   (read.when.thread != now.thread ? kManyThreads : std::uint8_t{0});
-      }
-    }
-    read = {scope_, now, flags};
-    return false;
-  }
-  if (read.scope == scope_) {
-    bool race = (read.flags & kManyBlocks) != 0 || !ordered(read.when, now);
-    if (read.when.block == now.block && read.when.epoch == now.epoch) {
-      race |= (read.flags & kManyWarps) != 0;
-      race |= (read.flags & kManyThreads) != 0 &&
-              (warp_of(read.when) != warp_of(now) || read.when.warp_epoch == now.warp_epoch);
-    }
-    if (race) {
-      conflict = {read.when, false};
-      return true;
-    }
-  }
-  write = {scope_, now, kind == AccessKind::atomic ? kAtomic : std::uint8_t{0}};
-  return false;
-}
 
 void BehaviourCounter::count(const std::vector<std::vector<Access>>& lanes,
                              std::uintptr_t shared_begin, std::uintptr_t shared_end,
