@@ -34,6 +34,7 @@ class Fibers {
  private:
   using Context = boost::context::detail::fcontext_t;
   static void start(boost::context::detail::transfer_t from);
+  std::byte* stack(std::size_t i) const;
 
   Main main_;
   std::vector<Context> fibers_;
@@ -41,6 +42,9 @@ class Fibers {
   // Each stack above a page that may not be touched.
   std::byte* stacks_;
   std::size_t stacks_bytes_;
+  // For AddressSanitizer, which is told of each switch: the stack of who enters.
+  const void* outside_stack_ = nullptr;
+  std::size_t outside_bytes_ = 0;
 };
 
 }  // namespace nf::simt::emulator

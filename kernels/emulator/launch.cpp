@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdlib>
 #include <numeric>
 #include <vector>
 
@@ -126,12 +125,6 @@ KernelBehaviour& Machine::total() {
 void Machine::stop(const std::string& what) {
   fibers_.abandon();
   throw KernelFault(std::string(name_) + ": " + what);
-}
-
-void Machine::fault(const std::string& what) {
-  fault_ = what;
-  fibers_.leave();
-  std::abort();  // nobody comes back to a fiber that has faulted
 }
 
 namespace {

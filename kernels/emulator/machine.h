@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <mutex>
 #include <random>
 #include <string>
@@ -60,8 +61,14 @@ class Machine {
   SharedMemory& shared() { return shared_; }
   void access(std::uintptr_t address, std::uint32_t bytes, AccessKind kind,
               const void* instruction);
-  /// Ends the launch; never returns to the kernel.
-  [[noreturn]] void fault(const std::string& what);
+  /// Ends the launch with what `describe` returns; never returns to the kernel. What lies on the
+  /// thread's stack is not destroyed, so all strings are built and gone within `describe`.
+  template <typename Describe>
+  [[noreturn]] void fault(const Describe& describe) {
+    fault_ = describe();
+    fibers_.leave();
+    std::abort();  // nobody comes back to a fiber that has faulted
+  }
 
   Options options;
   std::vector<KernelBehaviour> seen;
@@ -85,6 +92,7 @@ class Machine {
   bool release_block();
   [[noreturn]] void report_deadlock();
   // watch.cpp
+  void check_poison(std::uintptr_t address, std::uint32_t bytes, AccessKind kind);
   void check_bounds(std::uintptr_t address, std::uint32_t bytes, AccessKind kind);
   void check_race(std::uintptr_t address, std::uint32_t bytes, AccessKind kind, bool shared);
   void count_accesses();

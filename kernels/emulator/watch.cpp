@@ -3,6 +3,9 @@
 
 #include "kernels/emulator/device_memory.h"
 #include "kernels/emulator/machine.h"
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace nf::simt::emulator {
 namespace {
@@ -30,10 +33,13 @@ void Machine::access(std::uintptr_t address, std::uint32_t bytes, AccessKind kin
   const bool is_shared = shared_.holds(address);
   if (is_shared) {
     if (!shared_.allows(address, bytes))
-      fault(who_is_running() + does(kind, bytes) + " out of range in shared memory" +
-            shared_.nearest(address, bytes));
-  } else if (options.bounds) {
-    check_bounds(address, bytes, kind);
+      fault([&] {
+        return who_is_running() + does(kind, bytes) + " out of range in shared memory" +
+               shared_.nearest(address, bytes);
+      });
+  } else {
+    if (options.bounds) check_bounds(address, bytes, kind);
+    check_poison(address, bytes, kind);
   }
   if (options.races) check_race(address, bytes, kind, is_shared);
   if (options.behaviour) lanes_[current_ % kWarp].push_back({instruction, address, bytes, kind});
@@ -43,11 +49,27 @@ void Machine::check_bounds(std::uintptr_t address, std::uint32_t bytes, AccessKi
   for (const auto& [begin, end] : near_)
     if (address >= begin && address + bytes <= end) return;
   const DeviceMemory::Range range = device_memory().around(address);
-  if (range.second != 0 && address + bytes <= range.second)
-    near_[next_near_++ % near_.size()] = range;
-  else
-    fault(who_is_running() + does(kind, bytes) + outside(address, bytes));
+  if (range.second == 0 || address + bytes > range.second)
+    fault([&] { return who_is_running() + does(kind, bytes) + outside(address, bytes); });
+  near_[next_near_++ % near_.size()] = range;
 }
+
+#if defined(__SANITIZE_ADDRESS__)
+// Memory that a range holds, or that no range is asked about, and that nobody owns.
+void Machine::check_poison(std::uintptr_t address, std::uint32_t bytes, AccessKind kind) {
+  void* const poisoned = __asan_region_is_poisoned(reinterpret_cast<void*>(address), bytes);
+  if (poisoned == nullptr) return;
+  __asan_describe_address(poisoned);
+  fault([&] {
+    std::ostringstream out;
+    out << who_is_running() << does(kind, bytes)
+        << " that AddressSanitizer holds for poisoned at 0x" << std::hex << address;
+    return out.str();
+  });
+}
+#else
+void Machine::check_poison(std::uintptr_t, std::uint32_t, AccessKind) {}
+#endif
 
 void Machine::check_race(std::uintptr_t address, std::uint32_t bytes, AccessKind kind,
                          bool shared) {
@@ -57,14 +79,16 @@ void Machine::check_race(std::uintptr_t address, std::uint32_t bytes, AccessKind
                    .order = orders_[current_ / kWarp]};
   RaceDetector::Conflict conflict;
   if (!(shared ? shared_races_ : global_races_).note(address, bytes, kind, now, conflict)) return;
-  const bool known = conflict.block != block_number_ || conflict.thread != current_;
-  fault("race: " + who_is_running() + does(kind, bytes) + " of " + (shared ? "shared" : "global") +
-        " memory that " +
-        (known ? who(conflict.thread, index_in(conflict.block, grid_)) : "other threads too") +
-        (conflict.wrote ? " wrote" : " read") +
-        (conflict.same_warp
-             ? ", with no __syncwarp between (shuffles and votes do not order memory)"
-             : ", with no barrier between"));
+  fault([&] {
+    const bool known = conflict.block != block_number_ || conflict.thread != current_;
+    return "race: " + who_is_running() + does(kind, bytes) + " of " +
+           (shared ? "shared" : "global") + " memory that " +
+           (known ? who(conflict.thread, index_in(conflict.block, grid_)) : "other threads too") +
+           (conflict.wrote ? " wrote" : " read") +
+           (conflict.same_warp
+                ? ", with no __syncwarp between (shuffles and votes do not order memory)"
+                : ", with no barrier between");
+  });
 }
 
 // What a warp's lanes did since they last came together.

@@ -9,8 +9,10 @@ namespace {
 [[noreturn]] void misaligned(std::size_t bytes, const char* how) {
   const Unwatched unwatched;
   Machine& m = machine();
-  m.fault(m.who_is_running() + ": a vector of " + std::to_string(bytes) + " bytes is " + how +
-          " an address that is no multiple of it");
+  m.fault([&] {
+    return m.who_is_running() + ": a vector of " + std::to_string(bytes) + " bytes is " + how +
+           " an address that is no multiple of it";
+  });
 }
 
 std::uint64_t meet(Meeting meeting, unsigned mask, bool predicate, std::uint64_t value = 0,
@@ -18,7 +20,8 @@ std::uint64_t meet(Meeting meeting, unsigned mask, bool predicate, std::uint64_t
   Machine& m = machine();
   if ((mask >> m.lane() & 1U) == 0) {
     const Unwatched unwatched;
-    m.fault(m.who_is_running() + " calls a warp operation whose mask leaves it out");
+    m.fault(
+        [&] { return m.who_is_running() + " calls a warp operation whose mask leaves it out"; });
   }
   Thread& thread = m.current();
   thread.mask = mask;
@@ -41,7 +44,7 @@ void* shared_variable(const void* tag, std::size_t bytes, std::size_t alignment)
   const Unwatched unwatched;
   SharedMemory& shared = machine().shared();
   void* const variable = shared.variable(tag, bytes, alignment);
-  if (variable == nullptr) machine().fault(shared.refusal());
+  if (variable == nullptr) machine().fault([&] { return shared.refusal(); });
   return variable;
 }
 
@@ -49,7 +52,7 @@ void* dynamic_shared() {
   const Unwatched unwatched;
   void* const memory = machine().shared().dynamic();
   if (memory == nullptr)
-    machine().fault("uses dynamic shared memory, but the launch asked for none");
+    machine().fault([] { return "uses dynamic shared memory, but the launch asked for none"; });
   return memory;
 }
 

@@ -4,6 +4,8 @@
 
 #include <gmock/gmock.h>
 
+#include <memory>
+#include <new>
 #include <numeric>
 
 #include "tests/kernels/device.h"
@@ -284,6 +286,67 @@ TEST_F(KernelsEmulator, ReportsAccessesOutsideOfMemory) {
   // And goes on working after a fault.
   launch("vector_at", vector_at, {1}, {1}, 0, kStream, x.data(), y.data(), 28);
 }
+
+#if defined(__SANITIZE_ADDRESS__)
+/// What a kernel does with memory that AddressSanitizer holds for poisoned, ranges left aside.
+class KernelsEmulatorUnderAsan : public KernelsEmulator {
+ protected:
+  template <typename Launch>
+  void expect_poisoned(const Launch& launch, const std::string& what, const char* described) {
+    emulator::set_options({.bounds = false});
+    ::testing::internal::CaptureStderr();
+    std::string message = "no fault";
+    try {
+      launch();
+    } catch (const emulator::KernelFault& fault) {
+      message = fault.what();
+    }
+    EXPECT_THAT(message, AllOf(HasSubstr(what), HasSubstr("AddressSanitizer holds for poisoned")));
+    EXPECT_THAT(::testing::internal::GetCapturedStderr(), HasSubstr(described));
+  }
+};
+
+TEST_F(KernelsEmulatorUnderAsan, ReportsWhatLiesBesideABlockOfTheHeap) {
+  std::vector<float> x(32, 1.0F), y(4);
+  emulator::set_options({.bounds = false});
+  launch("write_at", write_at, {1}, {1}, 0, kStream, x.data(), 31);
+  for (const std::int64_t i : {32, -1})
+    expect_poisoned([&] { launch("write_at", write_at, {1}, {1}, 0, kStream, x.data(), i); },
+                    "write_at: thread (0, 0, 0) of block (0, 0, 0) writes 4 bytes",
+                    "128-byte region");
+  // The first three of a vector's four are in range.
+  float* const odd = new (std::align_val_t{16}) float[31]();
+  launch("vector_at", vector_at, {1}, {1}, 0, kStream, odd, y.data(), 24);
+  expect_poisoned([&] { launch("vector_at", vector_at, {1}, {1}, 0, kStream, odd, y.data(), 28); },
+                  "vector_at: thread (0, 0, 0) of block (0, 0, 0) reads 16 bytes",
+                  "124-byte region");
+  ::operator delete[](odd, std::align_val_t{16});
+}
+
+TEST_F(KernelsEmulatorUnderAsan, ReportsFreedMemoryThoughARangeHoldsIt) {
+  auto memory = std::make_unique<float[]>(32);
+  float* const x = memory.get();
+  emulator::add_memory(x, 128);
+  launch("write_at", write_at, {1}, {1}, 0, kStream, x, 5);
+  memory.reset();
+  expect_poisoned([&] { launch("write_at", write_at, {1}, {1}, 0, kStream, x, 5); },
+                  "write_at: thread (0, 0, 0) of block (0, 0, 0) writes 4 bytes",
+                  "freed by thread");
+  emulator::remove_memory(x);
+}
+
+TEST_F(KernelsEmulatorUnderAsan, AFaultLeavesNothingBehindOnTheStacks) {
+  DeviceArray<float> x(std::vector<float>(64, 1.0F)), y(1);
+  for (int i = 0; i < 3; ++i) {
+    // Of each kind, from within the emulator's own frames and others'.
+    EXPECT_THROW(launch("shift", shift_without_barrier, {1}, {64}, 0, kStream, x.data()),
+                 emulator::KernelFault);
+    EXPECT_THROW(launch("half_waits", half_waits, {1}, {64}, 0, kStream, x.data()),
+                 emulator::KernelFault);
+    launch("sum_by_shuffles", sum_by_shuffles, {1}, {64}, 0, kStream, x.data(), y.data());
+  }
+}
+#endif
 
 // --- Memory behaviour.
 

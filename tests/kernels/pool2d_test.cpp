@@ -381,10 +381,11 @@ TEST(KernelsDivider, DividesAsTheHostDoes) {
   for (int i = 0; i < 2000; ++i) divisors.push_back(any(random) >> (i % 31) | 1);
   for (const std::int32_t d : divisors) {
     const Divider by = make_divider(d);
-    const std::int32_t last = most / d;
-    for (const std::int32_t q : {0, 1, last / 2, last - 1, last, any(random) % (last + 1)})
+    const std::int64_t last = most / d;
+    for (const std::int64_t q :
+         {std::int64_t{0}, std::int64_t{1}, last / 2, last - 1, last, any(random) % (last + 1)})
       for (const int64_t near : {-1, 0, 1}) {
-        const int64_t value = int64_t{q} * d + near;
+        const int64_t value = q * d + near;
         if (value < 0 || value > most) continue;
         ASSERT_EQ(quotient(static_cast<std::int32_t>(value), by), value / d) << value << " / " << d;
       }

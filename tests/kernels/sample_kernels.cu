@@ -139,7 +139,9 @@ NF_KERNEL(32) beyond_shared(float* x, int last) {
   NF_SHARED(float, some, [8]);
   NF_SHARED(float, others, [8]);
   others[threadIdx.x % 8] = 0;
-  if (threadIdx.x == 0) some[last] = 1;
+  // By a pointer, whose bounds no compiler knows.
+  float* const begin = some;
+  if (threadIdx.x == 0) begin[last] = 1;
   __syncthreads();
   x[threadIdx.x] = some[0];
 }
