@@ -7,8 +7,8 @@ namespace {
 
 constexpr std::string_view kSum = "sum";
 constexpr std::string_view kMean = "mean";
-constexpr std::string_view kMin = "min";
-constexpr std::string_view kMax = "max";
+constexpr std::string_view kReduceMin = "min";
+constexpr std::string_view kReduceMax = "max";
 constexpr std::string_view kSumOfSquares = "sum_of_squares";
 constexpr std::string_view kAllFinite = "all_finite";
 
@@ -67,8 +67,8 @@ Tensor sum(Tape* tape, const Tensor& x, Per per) {
 Tensor mean(Tape* tape, const Tensor& x, Per per) {
   return recorded_sum(kMean, Reduction::mean, tape, x, per);
 }
-Tensor min(const Tensor& x, Per per) { return unrecorded(kMin, Reduction::min, x, per); }
-Tensor max(const Tensor& x, Per per) { return unrecorded(kMax, Reduction::max, x, per); }
+Tensor min(const Tensor& x, Per per) { return unrecorded(kReduceMin, Reduction::min, x, per); }
+Tensor max(const Tensor& x, Per per) { return unrecorded(kReduceMax, Reduction::max, x, per); }
 Tensor sum_of_squares(const Tensor& x, Per per) {
   return unrecorded(kSumOfSquares, Reduction::sum_of_squares, x, per);
 }

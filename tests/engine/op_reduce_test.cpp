@@ -8,8 +8,8 @@
 namespace nf::test {
 namespace {
 
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kNanDouble = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinityDouble = std::numeric_limits<double>::infinity();
 
 class OpReduce : public ::testing::TestWithParam<DevicePath> {
  protected:
@@ -26,7 +26,7 @@ TEST_P(OpReduce, NanPropagatesFromEveryPlace) {
   constexpr std::int64_t rows = 3, columns = 67;
   for (std::int64_t at = 0; at < rows * columns; at += 5) {
     Values values = random_values(rows * columns, "x", -1, 1, dtype_);
-    values[static_cast<std::size_t>(at)] = kNan;
+    values[static_cast<std::size_t>(at)] = kNanDouble;
     const Tensor x = tensor({rows, columns}, values);
     for (const auto& reduce : {nf::min, nf::max, nf::sum_of_squares}) {
       EXPECT_TRUE(std::isnan(to_values(reduce(x, Per::tensor))[0])) << at;
@@ -39,12 +39,12 @@ TEST_P(OpReduce, NanPropagatesFromEveryPlace) {
 }
 
 TEST_P(OpReduce, InfinitiesStay) {
-  const Tensor x = tensor({2, 3}, {1, kInfinity, 2, -kInfinity, 3, kInfinity});
-  EXPECT_EQ(to_values(sum(nullptr, x, Per::row))[0], kInfinity);
+  const Tensor x = tensor({2, 3}, {1, kInfinityDouble, 2, -kInfinityDouble, 3, kInfinityDouble});
+  EXPECT_EQ(to_values(sum(nullptr, x, Per::row))[0], kInfinityDouble);
   EXPECT_TRUE(std::isnan(to_values(sum(nullptr, x, Per::row))[1]));
-  EXPECT_EQ(to_values(nf::min(x, Per::row)), (Values{1, -kInfinity}));
-  EXPECT_EQ(to_values(nf::max(x)), (Values{kInfinity}));
-  EXPECT_EQ(to_values(sum_of_squares(x)), (Values{kInfinity}));
+  EXPECT_EQ(to_values(nf::min(x, Per::row)), (Values{1, -kInfinityDouble}));
+  EXPECT_EQ(to_values(nf::max(x)), (Values{kInfinityDouble}));
+  EXPECT_EQ(to_values(sum_of_squares(x)), (Values{kInfinityDouble}));
 }
 
 // What is counted is each element's own place: head, vectors, tail, parts.
@@ -54,7 +54,7 @@ TEST_P(OpReduce, AllFiniteSeesEveryElement) {
     values[0] = dtype_ == DType::f16 ? 65504 : 3e38;  // bf16 rounds it down, none to infinity
     EXPECT_TRUE(all_finite(tensor({n}, values))) << n;
     for (std::int64_t at = 0; at < n; at += n < 100 ? 1 : n / 13)
-      for (const double bad : {kNan, kInfinity, -kInfinity}) {
+      for (const double bad : {kNanDouble, kInfinityDouble, -kInfinityDouble}) {
         Values broken = values;
         broken[static_cast<std::size_t>(at)] = bad;
         EXPECT_FALSE(all_finite(tensor({n}, broken))) << bad << " at " << at << " of " << n;

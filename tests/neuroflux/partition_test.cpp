@@ -193,17 +193,17 @@ TEST_P(OptimalPlan, AgreesWithBruteForceOverGivenPlans) {
   }
 }
 
-constexpr std::int64_t kMiB = std::int64_t{1} << 20;
+constexpr std::int64_t kMebibyte = std::int64_t{1} << 20;
 INSTANTIATE_TEST_SUITE_P(Nets, OptimalPlan,
-                         testing::Values(NetCase{"vgg11", 0.125, 2 * kMiB, true},
-                                         NetCase{"vgg11", 0.125, 2 * kMiB, false},
-                                         NetCase{"vgg11", 0.125, 64 * kMiB, true},
-                                         NetCase{"vgg11", 0.125, 64 * kMiB, false},
-                                         NetCase{"resnet18", 0.125, 3 * kMiB, true},
-                                         NetCase{"resnet18", 0.125, 3 * kMiB, false}),
+                         testing::Values(NetCase{"vgg11", 0.125, 2 * kMebibyte, true},
+                                         NetCase{"vgg11", 0.125, 2 * kMebibyte, false},
+                                         NetCase{"vgg11", 0.125, 64 * kMebibyte, true},
+                                         NetCase{"vgg11", 0.125, 64 * kMebibyte, false},
+                                         NetCase{"resnet18", 0.125, 3 * kMebibyte, true},
+                                         NetCase{"resnet18", 0.125, 3 * kMebibyte, false}),
                          [](const testing::TestParamInfo<NetCase>& info) {
                            return fmt::format("{}_{}MiB_{}", info.param.model,
-                                              info.param.budget / kMiB,
+                                              info.param.budget / kMebibyte,
                                               info.param.stops ? "Stopping" : "All");
                          });
 

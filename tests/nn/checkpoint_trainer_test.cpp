@@ -19,26 +19,27 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
-constexpr std::uint64_t kSeed = 3;
-constexpr int kSteps = 3;
+constexpr std::uint64_t kCheckpointSeed = 3;
+constexpr int kCheckpointSteps = 3;
 
-struct Trained {
+struct Recomputed {
   std::vector<double> losses;
   std::int64_t correct = 0;
   StateDict state;  // running statistics and momentum of the gradients included
   std::int64_t peak = 0;
-  bool operator==(const Trained& other) const {
+  bool operator==(const Recomputed& other) const {
     return losses == other.losses && correct == other.correct && state == other.state;
   }
 };
 
 /// Some steps with another batch and dropout key each.
 template <typename Trainer, typename... Arguments>
-Trained train(Model& model, Arguments... arguments) {
+Recomputed train(Model& model, Arguments... arguments) {
   const ContextPtr context = make_context();
-  Trainer trainer(context, model, OptimizerOptions{.learning_rate = 0.02}, kSeed, arguments...);
-  Trained trained;
-  for (std::uint64_t step = 0; step < kSteps; ++step) {
+  Trainer trainer(context, model, OptimizerOptions{.learning_rate = 0.02}, kCheckpointSeed,
+                  arguments...);
+  Recomputed trained;
+  for (std::uint64_t step = 0; step < kCheckpointSteps; ++step) {
     const StepOptions options{.label_smoothing = 0.1, .dropout_key = 40 + step};
     const StepResult result =
         trainer.train_batch(random_batch(model.options(), 6, step), options).front();
@@ -56,7 +57,7 @@ class CheckpointBits : public testing::TestWithParam<const char*> {};
 // update the running ones once, and masks of dropout repeat.
 TEST_P(CheckpointBits, AreThoseOfBackpropagationInHoweverManySegments) {
   const auto model = make_model(GetParam(), {.input = {32, 32, 3}, .width = 0.125, .dropout = 0.5});
-  const Trained expected = train<BpTrainer>(*model);
+  const Recomputed expected = train<BpTrainer>(*model);
   for (const std::int64_t count : {std::int64_t{1}, std::int64_t{2}, std::int64_t{3},
                                    model->unit_count() - 1, model->unit_count()})
     EXPECT_TRUE(train<CheckpointTrainer>(*model, even_segments(model->unit_count(), count)) ==
@@ -93,7 +94,7 @@ std::unique_ptr<Model> odd_model(bool parameters_first) {
 TEST(Checkpoint, UnitsWithoutParametersAndThoseThatChangeNothingAreUnits) {
   for (const bool parameters_first : {true, false}) {
     const auto model = odd_model(parameters_first);
-    const Trained expected = train<BpTrainer>(*model);
+    const Recomputed expected = train<BpTrainer>(*model);
     for (std::int64_t count = 1; count <= model->unit_count(); ++count)
       EXPECT_TRUE(train<CheckpointTrainer>(*model, even_segments(model->unit_count(), count)) ==
                   expected)
@@ -120,7 +121,7 @@ TEST(Checkpoint, KeepsBordersAndOneSegmentsActivations) {
   Model model("maps", {.input = {8, 8, 8}, .classes = 2}, std::move(units),
               make_classifier("linear", 8, 2));
   const ContextPtr context = make_context();
-  CheckpointTrainer trainer(context, model, {}, kSeed, {0, 2, 5});
+  CheckpointTrainer trainer(context, model, {}, kCheckpointSeed, {0, 2, 5});
   MemoryTrace trace;
   context->pool().set_trace(&trace);
   trainer.train_batch(random_batch(model.options(), kBatch), {});
@@ -146,7 +147,7 @@ TEST(Checkpoint, ALossThatIsNotFiniteChangesNothing) {
   Batch batch = random_batch(model->options(), 5);
   batch.images[3] = std::numeric_limits<float>::quiet_NaN();
   const ContextPtr context = make_context();
-  CheckpointTrainer trainer(context, *model, {}, kSeed);
+  CheckpointTrainer trainer(context, *model, {}, kCheckpointSeed);
   const StateDict before = state_of(*model);
   const std::int64_t live = context->pool().stats().live;
   EXPECT_THAT([&] { trainer.train_batch(batch, {}); },
@@ -163,7 +164,7 @@ TEST(Checkpoint, AfterRunningOutOfBudgetASmallerBatchTrainsAsIfNothingHadHappene
   std::map<std::string, std::int64_t> peaks;
   {
     const ContextPtr context = make_context();
-    CheckpointTrainer trainer(context, *model, {}, kSeed, segments);
+    CheckpointTrainer trainer(context, *model, {}, kCheckpointSeed, segments);
     MemoryTrace trace;
     context->pool().set_trace(&trace);
     trainer.train_batch(large, {});
@@ -175,7 +176,7 @@ TEST(Checkpoint, AfterRunningOutOfBudgetASmallerBatchTrainsAsIfNothingHadHappene
   }
   StateDict expected;
   {
-    CheckpointTrainer fresh(make_context(), *model, {}, kSeed, segments);
+    CheckpointTrainer fresh(make_context(), *model, {}, kCheckpointSeed, segments);
     fresh.train_batch(small, {});
     expected = state_of(*model);
   }
@@ -183,7 +184,7 @@ TEST(Checkpoint, AfterRunningOutOfBudgetASmallerBatchTrainsAsIfNothingHadHappene
   for (const char* phase : {"forward", "recompute", "backward"}) {
     ASSERT_GT(peaks[phase], 0) << phase;
     const ContextPtr context = make_context(peaks[phase] - 1);
-    CheckpointTrainer trainer(context, *model, {}, kSeed, segments);
+    CheckpointTrainer trainer(context, *model, {}, kCheckpointSeed, segments);
     const StateDict before = state_of(*model);
     const std::int64_t live = context->pool().stats().live;
     try {
@@ -218,7 +219,7 @@ TEST(Segments, NonsenseIsRefused) {
   const auto model = plain_model();
   const ContextPtr context = make_context();
   const auto make = [&](const Segments& segments) {
-    return [&, segments] { CheckpointTrainer(context, *model, {}, kSeed, segments); };
+    return [&, segments] { CheckpointTrainer(context, *model, {}, kCheckpointSeed, segments); };
   };
   EXPECT_THAT(make({1, 2}), ThrowsMessage<Error>(HasSubstr("must start at unit 0, got 1")));
   EXPECT_THAT(make({0, 3}), ThrowsMessage<Error>(HasSubstr("segment 1 must start after unit 0 and "

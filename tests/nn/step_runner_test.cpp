@@ -17,7 +17,7 @@ using test::DevicePath;
 
 constexpr std::int64_t kBatch = 3, kRest = 2;
 
-struct Net {
+struct NetCase {
   std::string name;
   OptimizerOptions optimizer;
   double dropout = 0.0;
@@ -25,12 +25,12 @@ struct Net {
   const char* model = "vgg11";
 };
 
-std::unique_ptr<Model> make_net(const Net& net) {
+std::unique_ptr<Model> make_net(const NetCase& net) {
   return make_model(net.model, {.input = {32, 32, 1}, .width = 0.0625, .dropout = net.dropout});
 }
 
 /// Batches that differ from step to step.
-class Images {
+class VaryingImages {
  public:
   void next(std::int64_t size) {
     images.resize(static_cast<std::size_t>(size * 32 * 32));
@@ -46,7 +46,7 @@ class Images {
 };
 
 /// What varies: the rate, as a schedule has it, and dropout's key.
-StepOptions options_of(int step, const Net& net) {
+StepOptions options_of(int step, const NetCase& net) {
   return {.rate_factor = 1.0 - 0.03 * step,
           .label_smoothing = net.label_smoothing,
           .dropout_key = random_key(3, Purpose::dropout, static_cast<std::uint64_t>(step))};
@@ -59,13 +59,13 @@ struct Outcome {
   std::int64_t replays = 0;
 };
 
-Outcome train(const DevicePath& path, const Net& net, bool graphs,
+Outcome train(const DevicePath& path, const NetCase& net, bool graphs,
               const std::vector<std::int64_t>& sizes) {
   ContextOptions device = path.options(1);
   device.graphs = graphs;
   const std::unique_ptr<Model> model = make_net(net);
   BpTrainer trainer(Context::create(device), *model, net.optimizer, 1);
-  Images batch;
+  VaryingImages batch;
   Outcome outcome;
   for (int step = 0; step < static_cast<int>(sizes.size()); ++step) {
     const std::int64_t size = sizes[static_cast<std::size_t>(step)];
@@ -92,7 +92,7 @@ void expect_same(const Outcome& actual, const Outcome& expected) {
 const std::vector<std::int64_t> kEpochs{3, 3, 3, 3, 3, 3, 3, 3, 3,     kRest, 3,
                                         3, 3, 3, 3, 3, 3, 3, 3, kRest, 3};
 
-class StepRunnerBits : public ::testing::TestWithParam<std::tuple<DevicePath, Net>> {};
+class StepRunnerBits : public ::testing::TestWithParam<std::tuple<DevicePath, NetCase>> {};
 
 TEST_P(StepRunnerBits, AreThoseOfStepsMadeCallByCall) {
   const auto& [path, net] = GetParam();
@@ -113,14 +113,14 @@ class StepReplays : public ::testing::TestWithParam<DevicePath> {
     options.graphs = true;
     return options;
   }
-  const Net net_{"", {.learning_rate = 0.01, .max_gradient_norm = 1.0}, 0.5};
+  const NetCase net_{"", {.learning_rate = 0.01, .max_gradient_norm = 1.0}, 0.5};
 };
 
 TEST_P(StepReplays, ReservesWhatThePlannersDeviceDoes) {
   const auto peaks = [&](const ContextPtr& context) {
     const std::unique_ptr<Model> model = make_net(net_);
     BpTrainer trainer(context, *model, net_.optimizer, 1);
-    Images batch;
+    VaryingImages batch;
     std::vector<std::pair<std::int64_t, std::int64_t>> result;
     for (const std::int64_t size : {kBatch, kBatch, kBatch, kRest, kBatch}) {
       batch.next(size);
@@ -140,7 +140,7 @@ TEST_P(StepReplays, ReservesWhatThePlannersDeviceDoes) {
 
 // The host looks at the gradients of each step, which no replay lets it do.
 TEST_P(StepReplays, AreNotMadeWhereGradientsAreChecked) {
-  Net net = net_;
+  NetCase net = net_;
   const std::vector<std::int64_t> sizes(4, kBatch);
   EXPECT_GT(train(GetParam(), net, true, sizes).replays, 0);
   net.optimizer.check_finite = true;
@@ -152,7 +152,7 @@ TEST_P(StepReplays, FitsTheLeastBudgetOfStepsMadeCallByCall) {
   const auto run = [&](const ContextPtr& context) {
     const std::unique_ptr<Model> model = make_net(net_);
     BpTrainer trainer(context, *model, net_.optimizer, 1);
-    Images batch;
+    VaryingImages batch;
     batch.next(kBatch);
     for (int step = 0; step < 3; ++step)
       trainer.train(batch.images.data(), batch.labels.data(), kBatch, {});
@@ -175,7 +175,7 @@ TEST_P(StepReplays, NoticesThatAddressesWouldDiffer) {
     const ContextPtr context = Context::create(options);
     const std::unique_ptr<Model> model = make_net(net_);
     BpTrainer trainer(context, *model, net_.optimizer, 1);
-    Images batch;
+    VaryingImages batch;
     std::vector<double> losses;
     std::vector<Tensor> held;
     for (int step = 0; step < 8; ++step) {
@@ -207,10 +207,10 @@ TEST_P(NotFinite, ALossOfNanChangesNoParameter) {
   NF_SKIP_WITHOUT_DEVICE(path);
   ContextOptions device = path.options(1);
   device.graphs = true;
-  const Net net{"", {.learning_rate = 0.01, .max_gradient_norm = max_gradient_norm}};
+  const NetCase net{"", {.learning_rate = 0.01, .max_gradient_norm = max_gradient_norm}};
   const std::unique_ptr<Model> model = make_net(net);
   BpTrainer trainer(Context::create(device), *model, net.optimizer, 1);
-  Images batch;
+  VaryingImages batch;
   for (int step = 0; step < 3; ++step) {
     batch.next(kBatch);
     trainer.train(batch.images.data(), batch.labels.data(), kBatch, {});
@@ -239,7 +239,7 @@ TEST_P(StepReplays, IsCallByCallWhileATraceIsKept) {
   const ContextPtr context = Context::create(device());
   const std::unique_ptr<Model> model = make_net(net_);
   BpTrainer trainer(context, *model, net_.optimizer, 1);
-  Images batch;
+  VaryingImages batch;
   batch.next(kBatch);
   MemoryTrace trace;
   context->pool().set_trace(&trace);
@@ -263,7 +263,7 @@ std::vector<DevicePath> gpus() {
   return paths;
 }
 
-const std::vector<Net> kNets{
+const std::vector<NetCase> kNets{
     {"Sgd", {.learning_rate = 0.01, .momentum = 0.9, .nesterov = true}},
     {"SgdClippedDropout", {.learning_rate = 0.05, .max_gradient_norm = 0.5}, 0.5, 0.1},
     {"AdamWDropout",
