@@ -32,7 +32,8 @@ struct Options {
   bool bounds = true;
   /// Count requests, sectors, bytes and bank conflicts of each kernel.
   bool behaviour = false;
-  /// Run these blocks of each grid alone, counted from the last where negative; empty: all.
+  /// Run these blocks of each grid alone, each once, counted from the last where negative; empty:
+  /// all.
   std::vector<std::int64_t> only{};
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <numeric>
+#include <set>
 #include <vector>
 
 #include "kernels/emulator/machine.h"
@@ -66,9 +67,11 @@ void Machine::run_blocks(std::int64_t blocks) {
   const Philox4 draw = philox(options.seed, launches_++, 0);
   std::mt19937_64 random((std::uint64_t{draw.v[0]} << 32) | draw.v[1]);
   if (!options.only.empty()) {
-    for (const std::int64_t block_number : options.only) {
-      const std::int64_t b = block_number < 0 ? blocks + block_number : block_number;
-      if (b >= 0 && b < blocks) run_block(b, random);
+    // Of a small grid, the first may be the last: once.
+    std::set<std::int64_t> chosen;
+    for (const std::int64_t number : options.only) {
+      const std::int64_t b = number < 0 ? blocks + number : number;
+      if (b >= 0 && b < blocks && chosen.insert(b).second) run_block(b, random);
     }
     return;
   }

@@ -2,8 +2,6 @@
 #include "kernels/batch_norm.h"
 
 #include <gtest/gtest.h>
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -327,27 +325,6 @@ TYPED_TEST(KernelsBatchNormEmulated, MovesTheBytesItMust) {
       EXPECT_LE(seen[i].shared_passes, 2 * seen[i].shared_requests) << name;  // of doubles: two
     }
   }
-}
-
-// Positions of 2^31 and more: the first and last blocks of a tensor with no memory behind most.
-TYPED_TEST(KernelsBatchNormEmulated, PositionsBeyond32Bits) {
-  using T = TypeParam;
-  constexpr std::int64_t kRows = (std::int64_t{1} << 31) / 3 + 5, kElements = 3 * kRows;
-  constexpr auto kBytes = static_cast<std::size_t>(kElements) * sizeof(T);
-  void* memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  ASSERT_NE(memory, MAP_FAILED);
-  emulator::add_memory(memory, static_cast<std::int64_t>(kBytes));
-  T* x = static_cast<T*>(memory);
-  const std::vector<float> betas{5, 6, 7};
-  DeviceArray<float> beta(betas), ones(std::vector<float>{1, 1, 1}), zeros(std::vector<float>(3));
-  emulator::set_options({.only = {0, -1}});
-  batch_norm_forward_eval<T>(kStream, {.rows = kRows, .channels = 3}, x, nullptr, ones.data(),
-                             beta.data(), zeros.data(), ones.data(), x);
-  for (std::int64_t i = kElements - 12; i < kElements; ++i)
-    EXPECT_EQ(value(x[i]), betas[static_cast<std::size_t>(i % 3)]) << i;
-  emulator::remove_memory(memory);
-  munmap(memory, kBytes);
 }
 #endif
 

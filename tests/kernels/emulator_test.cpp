@@ -113,6 +113,11 @@ TEST_F(KernelsEmulator, RunsTheBlocksAskedForAlone) {
   DeviceArray<std::int32_t> out(std::vector<std::int32_t>(5 * 2, -1));
   launch("where_am_i", where_am_i, {5}, {2}, 0, kStream, out.data());
   EXPECT_EQ(out.host(), (std::vector<std::int32_t>{0, 1, -1, -1, -1, -1, -1, -1, 8, 9}));
+  // The first of one is the last: once.
+  DeviceArray<std::int32_t> counter(std::vector<std::int32_t>{0, 0});
+  DeviceArray<float> sum(std::vector<float>{0});
+  launch("count_up", count_up, {1}, {96}, 0, kStream, counter.data(), sum.data());
+  EXPECT_EQ(counter.host()[0], 96);
 }
 
 // --- Faults.
