@@ -176,6 +176,8 @@ ExperimentPlan plan_experiment(const ExperimentOptions& given, const DataShape& 
 
   Summary& summary = plan.summary;
   summary.model = plan.model->name();
+  summary.input = data.sample;
+  summary.classes = data.classes;
   summary.device = to_string(options.device.device);
   const ContextPtr meta = make_meta_context(options.device);
   summary.threads = meta->backend().threads();

@@ -108,7 +108,10 @@ std::string grouped(std::int64_t number) {
 json to_json(const Summary& summary) {
   json methods = json::array();
   for (const MethodSummary& method : summary.methods) methods.push_back(method_json(method));
+  const auto input = summary.input.extents();
   return {{"model", summary.model},
+          {"input", std::vector<std::int64_t>(input.begin(), input.end())},
+          {"classes", summary.classes},
           {"device", summary.device},
           {"threads", summary.threads},
           {"seed", summary.seed},

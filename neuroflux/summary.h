@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/shape.h"
+
 namespace nf {
 
 struct BlockSummary {
@@ -77,6 +79,8 @@ struct MethodSummary {
 
 struct Summary {
   std::string model;
+  Shape input;  ///< (H, W, C) of an image as the net gets it
+  std::int64_t classes = 0;
   std::string device;
   std::int64_t threads = 0;
   std::uint64_t seed = 0;

@@ -13,6 +13,7 @@
 #include "tools/errors.h"
 #include "tools/interrupt.h"
 #include "tools/progress.h"
+#include "tools/report_command.h"
 #include "tools/run_folder.h"
 
 namespace nf::tools {
@@ -261,6 +262,11 @@ void run_eval(const CommandLine& line) {
                   result.images_per_second, result.batch, format_bytes(result.peak_bytes)));
 }
 
+void run_report(const CommandLine& line) {
+  replace_file(line.report_file, report_page(line.reported));
+  print(fmt::format("report: {}\n", line.report_file.string()));
+}
+
 void run_kernels(const CommandLine& line) {
   const std::vector<LauncherFigures> launchers = look_at_kernels(line.kernels);
   print(line.json ? to_json(line.kernels, launchers).dump(2) + '\n' : to_table(launchers));
@@ -277,6 +283,8 @@ void run_command(const CommandLine& line, const std::string& program) {
       return run_training(line, program);
     case Command::eval:
       return run_eval(line);
+    case Command::report:
+      return run_report(line);
     case Command::kernels:
       return run_kernels(line);
   }

@@ -14,8 +14,8 @@
 namespace nf::tools {
 namespace {
 
-constexpr std::array kCommands{Command::plan, Command::train, Command::compare, Command::eval,
-                               Command::kernels};
+constexpr std::array kCommands{Command::plan, Command::train,  Command::compare,
+                               Command::eval, Command::report, Command::kernels};
 constexpr std::int64_t kMaxPixels = 65536;
 constexpr std::int64_t kMaxImages = std::int64_t{1} << 40;
 constexpr std::int64_t kMaxEmulated = std::int64_t{1} << 28;  // elements: minutes a kernel
@@ -46,6 +46,11 @@ CommandText text_of(Command command) {
       return {"Evaluates saved weights on a data set's test images.",
               "neuroflux eval runs/first/neuroflux.safetensors --data "
               "bench/data/fashion-mnist-6k"};
+    case Command::report:
+      return {
+          "Draws what runs came to on one HTML page, which needs nothing else to be looked at.\n"
+          "Runs that differ only in methods, budget and seed are taken together.",
+          "neuroflux report runs/first runs/second --out comparison.html"};
     case Command::kernels:
       return {
           "Tells what each GPU kernel does with memory, as the emulator sees it; no GPU is used.\n"
@@ -118,6 +123,7 @@ class Parser {
   void add_device();
   void add_output();
   void add_kernels();
+  void add_report();
   void finish();
   [[noreturn]] void fail_unknown() const;
 
@@ -149,6 +155,10 @@ Parser::Parser(Command command)
   app_.footer(fmt::format("Example:\n  {}", text_of(command).example));
   if (command == Command::kernels) {
     add_kernels();
+    return;
+  }
+  if (command == Command::report) {
+    add_report();
     return;
   }
   if (command == Command::eval) {
@@ -457,6 +467,26 @@ void Parser::add_kernels() {
       ->configurable(false);
 }
 
+void Parser::add_report() {
+  app_.add_option_function<std::vector<std::string>>(
+          "RUN",
+          [this](const std::vector<std::string>& folders) {
+            line_.reported.assign(folders.begin(), folders.end());
+          },
+          "Folders of runs or of whole comparisons")
+      ->required()
+      ->configurable(false)
+      ->type_name("FOLDER");
+  flags_.group("Output");
+  flags_
+      .parsed("--out", "FILE", line_.report_file.string(), "Where the page is written",
+              [this](const std::string& text) {
+                NF_CHECK(!text.empty(), "must not be empty");
+                line_.report_file = text;
+              })
+      ->configurable(false);
+}
+
 std::variant<CommandLine, HelpText> Parser::parse(const std::vector<std::string>& arguments,
                                                   std::vector<std::string> other_keys) {
   app_.config_formatter(std::make_shared<ConfigReader>(app_, std::move(other_keys)));
@@ -491,6 +521,7 @@ void Parser::fail_unknown() const {
 }
 
 void Parser::finish() {
+  if (command() == Command::report) return;
   if (command() == Command::kernels) {
     CatalogueSizes& sizes = line_.kernels.sizes;
     for (const StorageType storage : {StorageType::f32, StorageType::bf16, StorageType::f16})
@@ -541,7 +572,7 @@ void Parser::finish() {
 }  // namespace
 
 const char* to_string(Command command) {
-  constexpr std::array names{"plan", "train", "compare", "eval", "kernels"};
+  constexpr std::array names{"plan", "train", "compare", "eval", "report", "kernels"};
   return names[static_cast<std::size_t>(command)];
 }
 

@@ -12,7 +12,7 @@
 
 namespace nf::tools {
 
-enum class Command { plan, train, compare, eval, kernels };
+enum class Command { plan, train, compare, eval, report, kernels };
 
 const char* to_string(Command command);
 /// Throws UsageError with the nearest name.
@@ -29,6 +29,8 @@ struct CommandLine {
   std::filesystem::path plan_to_save;  ///< plan
   std::filesystem::path weights;       ///< eval
   bool overwrite = false;              ///< a run folder that holds another run
+  std::vector<std::filesystem::path> reported;        ///< report: run folders
+  std::filesystem::path report_file = "report.html";  ///< report
   KernelsOptions kernels;
   bool json = false;
 };

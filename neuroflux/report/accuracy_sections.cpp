@@ -1,0 +1,233 @@
+// Accuracy against time, and exits against what they cost.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+#include "engine/text.h"
+#include "neuroflux/report/figures.h"
+#include "neuroflux/report/sections.h"
+
+namespace nf::report {
+namespace {
+
+constexpr int kDashes = 4;  // patterns of the style sheet
+
+std::string percent(double fraction) { return format_percent(fraction, 0); }
+
+std::string run_name(const Summary& summary) {
+  return fmt::format("{}, seed {}", format_bytes(summary.budget_bytes), summary.seed);
+}
+
+// "whole 24.0 MiB, dashed 32.0 MiB".
+std::string dash_caption(const std::vector<std::int64_t>& budgets) {
+  constexpr std::array<const char*, kDashes> names{"whole", "dashed", "dotted", "dash and dot"};
+  if (budgets.size() < 2) return "";
+  std::string text;
+  for (std::size_t i = 0; i < budgets.size(); ++i)
+    text += fmt::format("{}{} {}", text.empty() ? " Lines by budget: " : ", ",
+                        names[i % names.size()], format_bytes(budgets[i]));
+  return text + ".";
+}
+
+// What an exit, or a whole net, costs and is worth; `cost` picks parameters or FLOPs.
+struct ExitPoint {
+  std::int64_t unit = 0;
+  double cost = 0.0, accuracy = 0.0;
+};
+
+class ExitPlot {
+ public:
+  using Cost = double (*)(const ExitSummary&);
+  using NetCost = std::optional<std::int64_t> (*)(const MethodSummary&);
+
+  ExitPlot(const Group& group, std::int64_t budget, std::string label, Cost cost, NetCost net_cost)
+      : group_(group),
+        budget_(budget),
+        label_(std::move(label)),
+        cost_(cost),
+        net_cost_(net_cost) {}
+
+  std::string draw() {
+    for (const std::string& name : group_.methods()) add(name);
+    XyPlot plot{.text = {fmt::format("Accuracy against {}", label_), ""},
+                .x = {label_, format_count, logarithmic()},
+                .y = {"validation accuracy", percent},
+                .width = 560.0};
+    for (const Series& series : series_)
+      if (!series.line.empty() || !series.marks.empty()) plot.series.push_back(series);
+    return report::draw(plot);
+  }
+
+ private:
+  bool logarithmic() const {
+    double least = 0.0, most = 0.0;
+    for (const Series& series : series_)
+      for (const Mark& mark : series.marks) {
+        least = most == 0.0 ? mark.x : std::min(least, mark.x);
+        most = std::max(most, mark.x);
+      }
+    return least > 0.0 && most > 4.0 * least;
+  }
+
+  void add(const std::string& name) {
+    // By unit: where seeds differ in an exit's cost, it is the mean too.
+    std::map<std::int64_t, std::vector<ExitPoint>> exits;
+    Series faint{.name = name, .colour = colour_of(name)};
+    Series whole = faint;
+    whole.square = true;
+    for (const ReportRun* run : group_.under(budget_)) {
+      const MethodSummary* method = method_of(*run, name);
+      if (method == nullptr) continue;
+      const std::string seed = fmt::format("seed {}", run->record.summary.seed);
+      for (const ExitSummary& exit : method->exits) {
+        exits[exit.unit].push_back({exit.unit, cost_(exit), exit.validation_accuracy});
+        const bool chosen = method->exit_unit == exit.unit;
+        faint.marks.push_back({.x = cost_(exit),
+                               .y = exit.validation_accuracy,
+                               .tooltip = tooltip(name, exit.unit, seed, cost_(exit),
+                                                  exit.validation_accuracy, chosen),
+                               .label = "",
+                               .ringed = chosen,
+                               .faint = true});
+      }
+      const auto cost = net_cost_(*method);
+      if (method->exits.empty() && cost && method->validation_accuracy)
+        whole.marks.push_back({.x = static_cast<double>(*cost),
+                               .y = *method->validation_accuracy,
+                               .tooltip = tooltip(name, 0, seed, static_cast<double>(*cost),
+                                                  *method->validation_accuracy, false),
+                               .label = whole.marks.empty() ? name + ", whole net" : ""});
+    }
+    series_.push_back(whole);
+    series_.push_back(front(name, exits));
+    series_.push_back(faint);
+  }
+
+  std::string tooltip(const std::string& name, std::int64_t unit, const std::string& seed,
+                      double cost, double accuracy, bool chosen) const {
+    return fmt::format(
+        "{} {}, {}: {} {}, {}{}", name, unit == 0 ? "whole net" : fmt::format("exit {}", unit),
+        seed, format_count(cost), label_, format_percent(accuracy, 2), chosen ? "; delivered" : "");
+  }
+
+  // Means over seeds, and the line through those that none beats.
+  Series front(const std::string& name,
+               const std::map<std::int64_t, std::vector<ExitPoint>>& exits) const {
+    Series result{.name = name, .colour = colour_of(name)};
+    std::vector<Trade> means;
+    std::vector<std::size_t> seeds;
+    for (const auto& [unit, points] : exits) {
+      Trade mean;
+      for (const ExitPoint& point : points) {
+        mean.cost += point.cost / static_cast<double>(points.size());
+        mean.gain += point.accuracy / static_cast<double>(points.size());
+      }
+      result.marks.push_back(
+          {.x = mean.cost,
+           .y = mean.gain,
+           .tooltip = tooltip(name, unit, fmt::format("mean of {}", points.size()), mean.cost,
+                              mean.gain, false),
+           .label = std::to_string(unit)});
+      means.push_back(mean);
+    }
+    for (const std::size_t i : pareto_front(means)) {
+      if (!result.line.empty()) result.line.push_back({means[i].cost, result.line.back().y});
+      result.line.push_back({means[i].cost, means[i].gain});
+    }
+    return result;
+  }
+
+  const Group& group_;
+  std::int64_t budget_;
+  std::string label_;
+  Cost cost_;
+  NetCost net_cost_;
+  std::vector<Series> series_;
+};
+
+}  // namespace
+
+std::vector<std::size_t> pareto_front(const std::vector<Trade>& points) {
+  std::vector<std::size_t> order(points.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) {
+    return points[a].cost != points[b].cost ? points[a].cost < points[b].cost
+                                            : points[a].gain > points[b].gain;
+  });
+  std::vector<std::size_t> front;
+  for (const std::size_t i : order)
+    if (front.empty() || points[i].gain > points[front.back()].gain) front.push_back(i);
+  return front;
+}
+
+std::string accuracy_section(const Group& group) {
+  const std::vector<std::int64_t> budgets = group.budgets();
+  XyPlot plot{.text = {"",
+                       "Each line is one run; a point is the end of an epoch, its accuracy that "
+                       "of the best exit of that epoch. Time is all of a method's: planning, "
+                       "training, cache and evaluation." +
+                           dash_caption(budgets)},
+              .x = {.label = "elapsed time", .format = format_seconds, .from_zero = true},
+              .y = {.label = "validation accuracy", .format = percent},
+              .width = 960.0,
+              .height = 400.0};
+  for (const std::string& name : group.methods())
+    for (const ReportRun* run : group.runs) {
+      const Summary& summary = run->record.summary;
+      const MethodSummary* method = method_of(*run, name);
+      if (method == nullptr || method->history.empty()) continue;
+      const auto budget = std::ranges::find(budgets, summary.budget_bytes) - budgets.begin();
+      Series series{.name = name,
+                    .colour = colour_of(name),
+                    .dashes = static_cast<int>(budget % kDashes),
+                    .tooltip = fmt::format("{}, {}", name, run_name(summary))};
+      for (const AccuracyPoint& point : method->history) {
+        series.line.push_back({point.elapsed_seconds, point.validation_accuracy});
+        series.marks.push_back({.x = point.elapsed_seconds,
+                                .y = point.validation_accuracy,
+                                .tooltip = fmt::format("{}: {} after {}", series.tooltip,
+                                                       format_percent(point.validation_accuracy, 2),
+                                                       format_seconds(point.elapsed_seconds)),
+                                .label = "",
+                                .faint = true});
+      }
+      plot.series.push_back(std::move(series));
+    }
+  return "<h3>Accuracy over time</h3>\n" + draw(plot);
+}
+
+std::string exits_section(const Group& group) {
+  std::string html;
+  for (const std::int64_t budget : group.budgets()) {
+    const auto has_exits = [](const ReportRun* run) {
+      return std::ranges::any_of(run->record.summary.methods,
+                                 [](const MethodSummary& method) { return !method.exits.empty(); });
+    };
+    if (std::ranges::none_of(group.under(budget), has_exits)) continue;
+    html += fmt::format("<h4>Under {}</h4>\n<div class=\"pair\">\n", format_bytes(budget));
+    html += ExitPlot(
+                group, budget, "parameters",
+                [](const ExitSummary& exit) { return static_cast<double>(exit.parameters); },
+                [](const MethodSummary& method) { return method.parameters; })
+                .draw();
+    html += ExitPlot(
+                group, budget, "FLOPs for one image",
+                [](const ExitSummary& exit) { return static_cast<double>(exit.flops); },
+                [](const MethodSummary& method) { return method.flops; })
+                .draw();
+    html += "</div>\n";
+  }
+  if (html.empty()) return "";
+  return "<h3>Exits</h3>\n" +
+         paragraph(
+             "Every exit of a net that was trained by parts, numbered by its unit: large points "
+             "are "
+             "means over seeds, small ones single seeds, a ring the exit that was delivered, the "
+             "line the exits that no cheaper one beats, a square a net that was trained as a "
+             "whole.") +
+         html;
+}
+
+}  // namespace nf::report

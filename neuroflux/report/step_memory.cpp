@@ -1,0 +1,51 @@
+#include "neuroflux/report/step_memory.h"
+
+#include <algorithm>
+
+#include "neuroflux/local_block.h"
+#include "neuroflux/local_net.h"
+#include "nn/bp_trainer.h"
+#include "nn/models/registry.h"
+
+namespace nf::report {
+
+StepMemory trace_step(const RunRecord& run, const MethodSummary& method,
+                      const ExperimentOptions& options) {
+  NF_CHECK(method.fits && !method.batches.empty(), "trace: {} has no batch to step with",
+           method.name);
+  const std::unique_ptr<nn::Model> model =
+      nn::make_model(options.model, {.input = run.summary.input,
+                                     .classes = run.summary.classes,
+                                     .width = options.width,
+                                     .dropout = options.dropout});
+  const ContextPtr meta = make_meta_context(options.device);
+  const nn::OptimizerOptions& optimizer = options.training.optimizer;
+  StepMemory step{method.name, 0, method.batches.front(), {}};
+  MemoryTrace trace;
+  const Plan* plan = run.plan_of(method.name);
+  if (plan == nullptr) {
+    NF_CHECK(method.name == "bp", "trace: there is no plan of {} to step by", method.name);
+    TraceScope recording(meta->pool(), &trace);
+    nn::BpTrainer trainer(meta, *model, optimizer, 0);
+    trainer.train(nullptr, nullptr, step.batch, {});
+    recording.end();
+  } else {
+    NF_CHECK(!plan->blocks.empty(), "trace: the plan of {} has no blocks", method.name);
+    const auto largest =
+        std::ranges::max_element(plan->blocks, {}, &BlockPlan::predicted_peak_bytes);
+    NF_CHECK(largest->last_unit < model->unit_count(), "trace: the plan has unit {}, {} has {}",
+             largest->last_unit + 1, model->name(), model->unit_count());
+    step.block = largest - plan->blocks.begin() + 1;
+    step.batch = largest->batch;
+    const LocalNet net(*model, *make_auxiliary_rule(plan->auxiliary_rule), *plan);
+    TraceScope recording(meta->pool(), &trace);
+    LocalBlock block(meta, net.range(largest->first_unit, largest->last_unit),
+                     net.input_sample(largest->first_unit), optimizer, 0);
+    block.train(nullptr, nullptr, step.batch, {});
+    recording.end();
+  }
+  step.events = trace.events();
+  return step;
+}
+
+}  // namespace nf::report
