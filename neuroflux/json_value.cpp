@@ -43,7 +43,7 @@ std::optional<JsonValue> JsonValue::find(const std::string& key) const {
 
 JsonValue JsonValue::at(const std::string& key) const {
   std::optional<JsonValue> member = find(key);
-  if (!member) fail(fmt::format("{}{} is missing", place_.empty() ? "" : "is no good: ", key));
+  if (!member) fail(fmt::format("has no {}", key));
   return std::move(*member);
 }
 

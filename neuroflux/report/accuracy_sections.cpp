@@ -62,12 +62,11 @@ class ExitPlot {
 
  private:
   bool logarithmic() const {
-    double least = 0.0, most = 0.0;
+    std::vector<double> costs;
     for (const Series& series : series_)
-      for (const Mark& mark : series.marks) {
-        least = most == 0.0 ? mark.x : std::min(least, mark.x);
-        most = std::max(most, mark.x);
-      }
+      for (const Mark& mark : series.marks) costs.push_back(mark.x);
+    if (costs.empty()) return false;
+    const auto [least, most] = std::ranges::minmax(costs);
     return least > 0.0 && most > 4.0 * least;
   }
 
@@ -98,7 +97,7 @@ class ExitPlot {
                                .y = *method->validation_accuracy,
                                .tooltip = tooltip(name, 0, seed, static_cast<double>(*cost),
                                                   *method->validation_accuracy, false),
-                               .label = whole.marks.empty() ? name + ", whole net" : ""});
+                               .label = whole.marks.empty() ? name : ""});
     }
     series_.push_back(whole);
     series_.push_back(front(name, exits));
@@ -115,9 +114,8 @@ class ExitPlot {
   // Means over seeds, and the line through those that none beats.
   Series front(const std::string& name,
                const std::map<std::int64_t, std::vector<ExitPoint>>& exits) const {
-    Series result{.name = name, .colour = colour_of(name)};
+    Series result{.name = name, .colour = colour_of(name), .steps = true};
     std::vector<Trade> means;
-    std::vector<std::size_t> seeds;
     for (const auto& [unit, points] : exits) {
       Trade mean;
       for (const ExitPoint& point : points) {
@@ -132,10 +130,8 @@ class ExitPlot {
            .label = std::to_string(unit)});
       means.push_back(mean);
     }
-    for (const std::size_t i : pareto_front(means)) {
-      if (!result.line.empty()) result.line.push_back({means[i].cost, result.line.back().y});
+    for (const std::size_t i : pareto_front(means))
       result.line.push_back({means[i].cost, means[i].gain});
-    }
     return result;
   }
 
@@ -171,7 +167,7 @@ std::string accuracy_section(const Group& group) {
                            dash_caption(budgets)},
               .x = {.label = "elapsed time", .format = format_seconds, .from_zero = true},
               .y = {.label = "validation accuracy", .format = percent},
-              .width = 960.0,
+              .width = 1040.0,
               .height = 400.0};
   for (const std::string& name : group.methods())
     for (const ReportRun* run : group.runs) {

@@ -64,7 +64,7 @@ std::string draw(const BarPlot& plot) {
                fmt::format("{}: {} {}", bar.label, plot.names[i], plot.x.format(bar.parts[i])));
       from += bar.parts[i];
     }
-    svg.text(at(from) + 6.0, y + 13.5, plot.x.format(from), "small");
+    if (from > 0.0) svg.text(at(from) + 6.0, y + 13.5, plot.x.format(from), "small");
     y += kBar + kBetween;
   }
   std::vector<LegendEntry> legend;

@@ -20,11 +20,6 @@ const char* words(Category category) {
   return names[static_cast<std::size_t>(category)];
 }
 
-std::string phase_of(const MemoryEvent& event) {
-  if (event.unit.empty()) return event.phase;
-  return event.unit;
-}
-
 // Of every few events the one that holds most: no peak is lost where they are many.
 std::vector<std::size_t> places_of(const std::vector<MemoryEvent>& events) {
   const std::size_t stride = events.size() / kMostPlaces + 1;
@@ -48,16 +43,17 @@ std::string draw_step(const StepMemory& step, const MethodSummary& method, std::
                ""},
       .x = {.label = "allocations and releases of one step, in their order",
             .format = format_count,
-            .ticks = false},
+            .ticks = false,
+            .tight = true},
       .y = {.label = "device memory",
             .format = [](double value) { return format_bytes(static_cast<std::int64_t>(value)); },
             .from_zero = true,
             .tick_base = 1024},
       .references = {{static_cast<double>(budget), fmt::format("budget {}", format_bytes(budget))}},
-      .width = 960.0,
+      .width = 1040.0,
       .height = 380.0};
   const std::vector<std::size_t> places = places_of(events);
-  Series reserved{.name = "reserved, holes included", .colour = "ink"};
+  Series reserved{.name = "reserved, holes included", .colour = "ink", .steps = true};
   for (const std::size_t i : places) {
     plot.areas.x.push_back(static_cast<double>(i));
     reserved.line.push_back({static_cast<double>(i), static_cast<double>(events[i].reserved)});
@@ -72,7 +68,7 @@ std::string draw_step(const StepMemory& step, const MethodSummary& method, std::
       plot.areas.levels.push_back(std::move(level));
   }
   for (std::size_t i = 0; i < events.size(); ++i) {
-    const std::string name = phase_of(events[i]);
+    const std::string name = events[i].unit;
     if (plot.bands.empty() || plot.bands.back().name != name)
       plot.bands.push_back({static_cast<double>(i), static_cast<double>(i), name});
     plot.bands.back().to = static_cast<double>(std::min(i + 1, events.size() - 1));
@@ -84,7 +80,9 @@ std::string draw_step(const StepMemory& step, const MethodSummary& method, std::
   if (method.measured_peak_bytes)
     plot.text.caption +=
         fmt::format(", the run measured {}", format_bytes(*method.measured_peak_bytes));
-  plot.text.caption += ". Shaded bands are units, in the order in which they work.";
+  plot.text.caption +=
+      ". Shaded bands are units, in the order in which they work; at first their weights are "
+      "placed.";
   return draw(plot);
 }
 

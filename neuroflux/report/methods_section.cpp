@@ -22,8 +22,6 @@ std::string bytes_or_dash(const std::optional<std::int64_t>& bytes) {
   return bytes ? format_bytes(*bytes) : "–";
 }
 
-std::string percent2(double fraction) { return format_percent(fraction, 2); }
-
 // "64", or of several blocks "64 × 5", "32–64".
 std::string batches(const std::vector<std::int64_t>& sizes) {
   if (sizes.empty()) return "–";
@@ -41,34 +39,41 @@ const MethodSummary& example_of(const Group& group, const MethodSpread& spread) 
   return *found;
 }
 
-std::vector<std::string> row_of(const Group& group, const MethodSpread& spread) {
-  const MethodSummary& example = example_of(group, spread);
-  const auto count = [](double value) { return format_count(value); };
-  const auto bytes = [](double value) { return format_bytes(std::llround(value)); };
-  const std::string fewer = spread.parameters && spread.parameters->mean > 0.0
-                                ? fmt::format("{} of {}", count(spread.parameters->mean),
-                                              count(static_cast<double>(spread.full_parameters)))
-                                : "–";
-  return {format_bytes(spread.budget_bytes),
-          spread.method,
-          fmt::format("{} of {}",
-                      spread.test_accuracy || spread.total_seconds
-                          ? std::max(spread.total_seconds->count, std::int64_t{0})
-                          : 0,
-                      spread.seeds),
-          batches(example.batches),
-          bytes_or_dash(spread.predicted_peak_bytes),
-          bytes_or_dash(spread.measured_peak_bytes),
-          format_spread(spread.train_seconds, format_seconds),
-          format_spread(spread.total_seconds, format_seconds),
-          format_spread(spread.seconds_to_bp_accuracy, format_seconds),
-          format_spread(spread.validation_accuracy, percent2),
-          format_spread(spread.test_accuracy, percent2),
-          fewer,
-          format_spread(spread.flops, count),
-          format_spread(spread.images_per_second, count),
-          format_spread(spread.cache_bytes, bytes),
-          format_spread(spread.energy_joules, count)};
+std::vector<std::string> begin_row(const MethodSpread& spread) {
+  return {format_bytes(spread.budget_bytes), spread.method};
+}
+
+// What it took.
+std::vector<std::string> cost_row(const Group& group, const MethodSpread& spread) {
+  std::vector<std::string> row = begin_row(spread);
+  const std::int64_t finished = spread.total_seconds ? spread.total_seconds->count : 0;
+  for (std::string& text : std::vector<std::string>{
+           fmt::format("{} of {}", finished, spread.seeds),
+           batches(example_of(group, spread).batches), bytes_or_dash(spread.predicted_peak_bytes),
+           bytes_or_dash(spread.measured_peak_bytes), seconds_text(spread.train_seconds),
+           seconds_text(spread.total_seconds), seconds_text(spread.seconds_to_bp_accuracy),
+           bytes_text(spread.cache_bytes), count_text(spread.energy_joules)})
+    row.push_back(std::move(text));
+  return row;
+}
+
+// What came out of it.
+std::vector<std::string> result_row(const MethodSpread& spread) {
+  std::vector<std::string> row = begin_row(spread);
+  const bool delivered = spread.parameters && spread.parameters->mean > 0.0;
+  const auto full = static_cast<double>(spread.full_parameters);
+  for (std::string& text : std::vector<std::string>{
+           percent_text(spread.validation_accuracy), percent_text(spread.test_accuracy),
+           count_text(spread.parameters), format_count(full),
+           delivered ? fmt::format("{:.1f} ×", full / spread.parameters->mean) : "–",
+           count_text(spread.flops), count_text(spread.images_per_second)})
+    row.push_back(std::move(text));
+  return row;
+}
+
+std::string table(const std::vector<std::string>& head, const std::string& rows) {
+  return "<div class=\"wide\"><table>\n<thead>" + cells("th", head) + "</thead>\n<tbody>\n" + rows +
+         "</tbody></table></div>\n";
 }
 
 }  // namespace
@@ -85,17 +90,23 @@ std::string trouble(const MethodSummary& method, std::int64_t budget) {
 std::string methods_section(const Group& group) {
   std::vector<ComparisonRun> runs;
   for (const ReportRun* run : group.runs) runs.push_back({run->record.folder, run->record.summary});
-  std::vector<std::string> head{"budget",           "method",        "seeds finished", "batch",
-                                "predicted peak",   "measured peak", "training",       "total",
-                                "to bp's accuracy", "validation",    "test",           "parameters",
-                                "FLOPs / image",    "images / s",    "cache",          "energy, J"};
-  std::string html = "<h3>Methods</h3>\n<div class=\"wide\"><table>\n<thead>" + cells("th", head) +
-                     "</thead>\n<tbody>\n";
-  for (const MethodSpread& spread : summarise(runs))
-    if (spread.seeds > 0) html += cells("td", row_of(group, spread));
-  html += "</tbody></table></div>\n";
+  std::string costs, results;
+  for (const MethodSpread& spread : summarise(runs)) {
+    if (spread.seeds == 0) continue;
+    costs += cells("td", cost_row(group, spread));
+    results += cells("td", result_row(spread));
+  }
+  std::string html = "<h3>Methods</h3>\n<h4>What they took</h4>\n";
+  html += table({"budget", "method", "finished seeds", "batch", "predicted peak", "measured peak",
+                 "training", "total", "to bp's accuracy", "cache", "energy in J"},
+                costs);
+  html += "<h4>What came out</h4>\n";
+  html += table({"budget", "method", "validation accuracy", "test accuracy", "parameters",
+                 "of the whole net", "fewer", "FLOPs an image", "images a second"},
+                results);
   html += paragraph(
-      "Mean ± standard deviation over seeds; peaks are the largest. “To bp's accuracy” is the time "
+      "Mean ± standard deviation over seeds, where they differ; peaks are the largest. “To bp's "
+      "accuracy” is the time "
       "until an exit first had the final validation accuracy of bp.");
   std::vector<std::string> said;
   for (const ReportRun* run : group.runs)

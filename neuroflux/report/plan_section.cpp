@@ -85,10 +85,8 @@ void draw_block(Svg& svg, const Plan& plan, std::size_t index, const MethodSumma
   const BlockSummary* run = index < method.blocks.size() ? &method.blocks[index] : nullptr;
   const bool trained = run != nullptr && run->train_seconds;
   svg.rect({box.x, box.y, box.width, box.height}, trained ? "block" : "block untrained", "", 8.0);
-  svg.text(
-      box.x + 10.0, box.y + 17.0,
-      fmt::format("block {} · batch {}{}", index + 1, block.batch, trained ? "" : " · not trained"),
-      "strong");
+  svg.text(box.x + 10.0, box.y + 17.0, fmt::format("block {} · batch {}", index + 1, block.batch),
+           "strong");
   for (std::int64_t unit = block.first_unit; unit <= block.last_unit; ++unit) {
     const std::int64_t place = unit - block.first_unit;
     draw_unit(svg, plan.units[static_cast<std::size_t>(unit)], unit + 1,
@@ -111,7 +109,8 @@ void draw_block(Svg& svg, const Plan& plan, std::size_t index, const MethodSumma
   pair(foot + 26.0, "peak", format_bytes(block.predicted_peak_bytes),
        trained && run->measured_peak_bytes ? format_bytes(*run->measured_peak_bytes) : "–");
   pair(foot + 45.0, "time", format_seconds(block.time.train + block.time.cache),
-       trained ? format_seconds(*run->train_seconds + run->cache_seconds.value_or(0.0)) : "–");
+       trained ? format_seconds(*run->train_seconds + run->cache_seconds.value_or(0.0))
+               : "not trained");
 }
 
 }  // namespace

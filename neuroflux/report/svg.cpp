@@ -85,7 +85,7 @@ std::vector<double> nice_ticks(double low, double high, int wanted, int base) {
   for (double i = first; i <= last && ticks.size() < 100; ++i) {
     // A range that is tiny beside its values leaves no steps between them.
     if (!ticks.empty() && !(i * step > ticks.back())) break;
-    ticks.push_back(i * step);
+    ticks.push_back(i * step + 0.0);  // never -0
   }
   if (ticks.empty()) ticks.push_back(low);
   return ticks;

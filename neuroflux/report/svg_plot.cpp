@@ -40,6 +40,10 @@ class Axes1d {
       return;
     }
     if (axis_.from_zero) low_ = std::min(low_, 0.0);
+    if (axis_.tight && high_ > low_) {
+      if (axis_.ticks) ticks_ = nice_ticks(low_, high_, wanted_ticks, axis_.tick_base);
+      return;
+    }
     const double size = std::max({high_ - low_, std::abs(high_) * 1e-6, 1e-12});
     high_ += 0.05 * size;
     if (!axis_.from_zero || low_ < 0.0) low_ -= 0.05 * size;
@@ -83,7 +87,7 @@ class XyDrawing {
     draw_axes();
     draw_areas();
     for (const Series& series : plot_.series)
-      svg_.polyline(places(series.line), line_style(series), series.tooltip);
+      svg_.polyline(places_of_line(series), line_style(series), series.tooltip);
     draw_references();
     draw_marks();
     return figure(plot_.text, svg_.str(), legend());
@@ -122,9 +126,13 @@ class XyDrawing {
     area_.x = margin;
   }
 
-  std::vector<Svg::Point> places(const std::vector<Svg::Point>& points) const {
+  std::vector<Svg::Point> places_of_line(const Series& series) const {
     std::vector<Svg::Point> result;
-    for (const Svg::Point& point : points) result.push_back({x_.at(point.x), y_.at(point.y)});
+    for (const Svg::Point& point : series.line) {
+      const Svg::Point here{x_.at(point.x), y_.at(point.y)};
+      if (series.steps && !result.empty()) result.push_back({here.x, result.back().y});
+      result.push_back(here);
+    }
     return result;
   }
 
@@ -161,7 +169,8 @@ class XyDrawing {
     }
     svg_.line(left, bottom, right, bottom, "axis");
     svg_.line(left, area_.y, left, bottom, "axis");
-    svg_.text((left + right) / 2, plot_.height - 8.0, plot_.x.label, "name", Anchor::middle);
+    svg_.text((left + right) / 2, bottom + (plot_.x.ticks ? 40.0 : 20.0), plot_.x.label, "name",
+              Anchor::middle);
     svg_.text(14.0, (area_.y + bottom) / 2, plot_.y.label, "name", Anchor::middle, true);
   }
 
@@ -199,6 +208,15 @@ class XyDrawing {
   void draw_marks() {
     LabelPlacer labels(area_);
     for (const Box& box : taken_) labels.keep_free(box);
+    // Steps are level or upright: a label beside them can be kept off.
+    for (const Series& series : plot_.series) {
+      const std::vector<Svg::Point> line =
+          series.steps ? places_of_line(series) : std::vector<Svg::Point>{};
+      for (std::size_t i = 1; i < line.size(); ++i)
+        labels.keep_free(
+            {std::min(line[i - 1].x, line[i].x) - 1.0, std::min(line[i - 1].y, line[i].y) - 1.0,
+             std::abs(line[i].x - line[i - 1].x) + 2.0, std::abs(line[i].y - line[i - 1].y) + 2.0});
+    }
     for (const Series& series : plot_.series)
       for (const Mark& mark : series.marks) {
         const double x = x_.at(mark.x), y = y_.at(mark.y);
@@ -209,7 +227,8 @@ class XyDrawing {
         else
           svg_.circle(x, y, mark.faint ? 3.0 : 4.5, style, mark.tooltip);
         if (mark.ringed) svg_.circle(x, y, 9.0, "ring " + series.colour, mark.tooltip);
-        labels.keep_free({x - 5.0, y - 5.0, 10.0, 10.0});
+        const double reach = mark.ringed ? 10.0 : 5.0;
+        labels.keep_free({x - reach, y - reach, 2.0 * reach, 2.0 * reach});
       }
     for (const Series& series : plot_.series)
       for (const Mark& mark : series.marks) {

@@ -24,12 +24,13 @@ struct Axis {
   bool from_zero = false;
   int tick_base = 10;  ///< 1024 for bytes
   bool ticks = true;
+  bool tight = false;  ///< from the least to the largest value, without room beyond
 };
 
 struct Mark {
   double x = 0.0, y = 0.0;
-  std::string tooltip;
-  std::string label;  ///< beside it, where there is room
+  std::string tooltip = {};
+  std::string label = {};  ///< beside it, where there is room
   bool ringed = false;
   bool faint = false;
 };
@@ -39,7 +40,8 @@ struct Series {
   std::string name;  ///< in the legend, once for each name; empty: not there
   std::string colour;
   std::vector<Svg::Point> line = {};
-  int dashes = 0;  ///< 0: whole; 1, 2, 3: other patterns
+  bool steps = false;  ///< the line goes on level until its next point
+  int dashes = 0;      ///< 0: whole; 1, 2, 3: other patterns
   std::vector<Mark> marks = {};
   bool square = false;  ///< marks that are no discs
   std::string tooltip = {};

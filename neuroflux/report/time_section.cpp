@@ -34,7 +34,7 @@ BarPlot::Bar measured_bar(const std::vector<const MethodSummary*>& methods, std:
   }
   if (count == 0) return {};
   for (double& sum : sums) sum /= count;
-  return {count == 1 ? "measured" : fmt::format("mean of {}", count), sums};
+  return {count == 1 ? "measured" : fmt::format("measured, mean of {}", count), sums};
 }
 
 }  // namespace
@@ -54,12 +54,14 @@ std::string time_section(const Group& group) {
       if (plan == nullptr) continue;
       BarPlot plot{
           .text = {fmt::format("{} under {}", name, format_bytes(budget)),
-                   fmt::format("Times {} by the planner.", plan->time_source)},
+                   plan->time_source == "measured"
+                       ? "The planner measured single steps and predicted from these."
+                       : "The planner predicted from FLOPs and bytes."},
           .x = {.label = "time", .format = format_seconds},
           .names = {"training", "waiting for the cache", "filling the cache", "evaluation"},
           .colours = {"c4", "c5", "c6", "c7"},
           .bars = {},
-          .width = 720.0};
+          .width = 1040.0};
       for (std::size_t i = 0; i < std::min(plan->blocks.size(), methods.front()->blocks.size());
            ++i) {
         const BlockTime& time = plan->blocks[i].time;
