@@ -31,6 +31,13 @@ std::string dash_caption(const std::vector<std::int64_t>& budgets) {
   return text + ".";
 }
 
+bool any_history(const std::vector<const ReportRun*>& runs) {
+  const auto has_history = [](const MethodSummary& method) { return !method.history.empty(); };
+  return std::ranges::any_of(runs, [&](const ReportRun* run) {
+    return std::ranges::any_of(run->record.summary.methods, has_history);
+  });
+}
+
 // What an exit, or a whole net, costs and is worth; `cost` picks parameters or FLOPs.
 struct ExitPoint {
   std::int64_t unit = 0;
@@ -159,7 +166,8 @@ std::vector<std::size_t> pareto_front(const std::vector<Trade>& points) {
 }
 
 std::string accuracy_section(const Group& group) {
-  const std::vector<std::int64_t> budgets = group.budgets();
+  std::vector<std::int64_t> budgets = group.budgets();
+  std::erase_if(budgets, [&](std::int64_t budget) { return !any_history(group.under(budget)); });
   XyPlot plot{.text = {"",
                        "Each line is one run; a point is the end of an epoch, its accuracy that "
                        "of the best exit of that epoch. Time is all of a method's: planning, "

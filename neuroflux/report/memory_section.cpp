@@ -14,8 +14,8 @@ constexpr std::size_t kMostPlaces = 500;  // columns of the picture, about
 
 const char* words(Category category) {
   constexpr std::array<const char*, kCategories> names{
-      "parameters",      "buffers",     "gradients of parameters",
-      "optimizer state", "activations", "gradients of activations",
+      "parameters",      "buffers",     "parameter gradients",
+      "optimizer state", "activations", "activation gradients",
       "workspace",       "input"};
   return names[static_cast<std::size_t>(category)];
 }
@@ -53,7 +53,7 @@ std::string draw_step(const StepMemory& step, const MethodSummary& method, std::
       .width = 1040.0,
       .height = 380.0};
   const std::vector<std::size_t> places = places_of(events);
-  Series reserved{.name = "reserved, holes included", .colour = "ink", .steps = true};
+  Series reserved{.name = "reserved", .colour = "ink", .steps = true};
   for (const std::size_t i : places) {
     plot.areas.x.push_back(static_cast<double>(i));
     reserved.line.push_back({static_cast<double>(i), static_cast<double>(events[i].reserved)});
@@ -73,7 +73,8 @@ std::string draw_step(const StepMemory& step, const MethodSummary& method, std::
       plot.bands.push_back({static_cast<double>(i), static_cast<double>(i), name});
     plot.bands.back().to = static_cast<double>(std::min(i + 1, events.size() - 1));
   }
-  plot.text.caption = fmt::format("Most that is reserved: {}", format_bytes(peak));
+  plot.text.caption = fmt::format("At most {} are reserved, holes between allocations included",
+                                  format_bytes(peak));
   if (method.predicted_peak_bytes)
     plot.text.caption +=
         fmt::format("; the plan predicted {}", format_bytes(*method.predicted_peak_bytes));
@@ -95,13 +96,15 @@ std::string memory_section(const Group& group) {
     html += fmt::format("<h4>Under {}</h4>\n", format_bytes(budget));
     if (!run.without_steps.empty())
       html += paragraph("The step could not be run again: " + run.without_steps);
+    std::string unfit;
     for (const MethodSummary& method : run.record.summary.methods) {
       const auto step = std::ranges::find(run.steps, method.name, &StepMemory::method);
       if (step != run.steps.end() && !step->events.empty())
         html += draw_step(*step, method, budget);
       else if (!method.fits)
-        html += paragraph(trouble(method, budget));
+        unfit += fmt::format("{}{}", unfit.empty() ? "" : ", ", method.name);
     }
+    if (!unfit.empty()) html += paragraph(unfit + ": does not fit, so there is no step.");
   }
   return "<h3>Memory of one training step</h3>\n" +
          paragraph(

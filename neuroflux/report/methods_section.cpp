@@ -11,6 +11,8 @@
 namespace nf::report {
 namespace {
 
+constexpr const char* kUnknown = "–";  // as figures.h has it
+
 std::string cells(const char* element, const std::vector<std::string>& texts) {
   std::string html = "<tr>";
   for (const std::string& text : texts)
@@ -19,12 +21,12 @@ std::string cells(const char* element, const std::vector<std::string>& texts) {
 }
 
 std::string bytes_or_dash(const std::optional<std::int64_t>& bytes) {
-  return bytes ? format_bytes(*bytes) : "–";
+  return bytes ? format_bytes(*bytes) : std::string(kUnknown);
 }
 
 // "64", or of several blocks "64 × 5", "32–64".
 std::string batches(const std::vector<std::int64_t>& sizes) {
-  if (sizes.empty()) return "–";
+  if (sizes.empty()) return std::string(kUnknown);
   const auto [least, most] = std::ranges::minmax(sizes);
   if (least != most) return fmt::format("{}–{}", least, most);
   return sizes.size() == 1 ? std::to_string(least) : fmt::format("{} × {}", least, sizes.size());
@@ -48,7 +50,7 @@ std::vector<std::string> cost_row(const Group& group, const MethodSpread& spread
   std::vector<std::string> row = begin_row(spread);
   const std::int64_t finished = spread.total_seconds ? spread.total_seconds->count : 0;
   for (std::string& text : std::vector<std::string>{
-           fmt::format("{} of {}", finished, spread.seeds),
+           spread.fits == 0 ? "does not fit" : fmt::format("{} of {}", finished, spread.seeds),
            batches(example_of(group, spread).batches), bytes_or_dash(spread.predicted_peak_bytes),
            bytes_or_dash(spread.measured_peak_bytes), seconds_text(spread.train_seconds),
            seconds_text(spread.total_seconds), seconds_text(spread.seconds_to_bp_accuracy),
@@ -65,15 +67,26 @@ std::vector<std::string> result_row(const MethodSpread& spread) {
   for (std::string& text : std::vector<std::string>{
            percent_text(spread.validation_accuracy), percent_text(spread.test_accuracy),
            count_text(spread.parameters), format_count(full),
-           delivered ? fmt::format("{:.1f} ×", full / spread.parameters->mean) : "–",
+           delivered ? fmt::format("{:.1f} ×", full / spread.parameters->mean)
+                     : std::string(kUnknown),
            count_text(spread.flops), count_text(spread.images_per_second)})
     row.push_back(std::move(text));
   return row;
 }
 
-std::string table(const std::vector<std::string>& head, const std::string& rows) {
-  return "<div class=\"wide\"><table>\n<thead>" + cells("th", head) + "</thead>\n<tbody>\n" + rows +
-         "</tbody></table></div>\n";
+using Rows = std::vector<std::vector<std::string>>;  // the first one is the head
+
+// Columns of which nothing is known are left out.
+std::string table(Rows rows) {
+  for (std::size_t column = rows.front().size(); column-- > 0;) {
+    const auto unknown = [&](const auto& row) { return row[column] == kUnknown; };
+    if (rows.size() < 2 || !std::all_of(rows.begin() + 1, rows.end(), unknown)) continue;
+    for (auto& row : rows) row.erase(row.begin() + static_cast<std::ptrdiff_t>(column));
+  }
+  std::string html =
+      "<div class=\"wide\"><table>\n<thead>" + cells("th", rows.front()) + "</thead>\n<tbody>\n";
+  for (std::size_t i = 1; i < rows.size(); ++i) html += cells("td", rows[i]);
+  return html + "</tbody></table></div>\n";
 }
 
 }  // namespace
@@ -90,20 +103,17 @@ std::string trouble(const MethodSummary& method, std::int64_t budget) {
 std::string methods_section(const Group& group) {
   std::vector<ComparisonRun> runs;
   for (const ReportRun* run : group.runs) runs.push_back({run->record.folder, run->record.summary});
-  std::string costs, results;
+  Rows costs{{"budget", "method", "finished seeds", "batch", "predicted peak", "measured peak",
+              "training", "total", "to bp's accuracy", "cache", "energy in J"}};
+  Rows results{{"budget", "method", "validation accuracy", "test accuracy", "parameters",
+                "of the whole net", "fewer", "FLOPs an image", "images a second"}};
   for (const MethodSpread& spread : summarise(runs)) {
     if (spread.seeds == 0) continue;
-    costs += cells("td", cost_row(group, spread));
-    results += cells("td", result_row(spread));
+    costs.push_back(cost_row(group, spread));
+    if (spread.fits > 0) results.push_back(result_row(spread));
   }
-  std::string html = "<h3>Methods</h3>\n<h4>What they took</h4>\n";
-  html += table({"budget", "method", "finished seeds", "batch", "predicted peak", "measured peak",
-                 "training", "total", "to bp's accuracy", "cache", "energy in J"},
-                costs);
-  html += "<h4>What came out</h4>\n";
-  html += table({"budget", "method", "validation accuracy", "test accuracy", "parameters",
-                 "of the whole net", "fewer", "FLOPs an image", "images a second"},
-                results);
+  std::string html = "<h3>Methods</h3>\n<h4>What they took</h4>\n" + table(costs);
+  if (results.size() > 1) html += "<h4>What came out</h4>\n" + table(results);
   html += paragraph(
       "Mean ± standard deviation over seeds, where they differ; peaks are the largest. “To bp's "
       "accuracy” is the time "

@@ -139,9 +139,7 @@ std::string plan_section(const Group& group) {
     const ReportRun& run = *group.under(budget).front();
     for (const MethodSummary& method : run.record.summary.methods) {
       const Plan* plan = run.record.plan_of(method.name);
-      if (plan == nullptr) continue;
-      html += plan->blocks.empty() ? paragraph(trouble(method, budget))
-                                   : draw_plan(*plan, method, budget);
+      if (plan != nullptr && !plan->blocks.empty()) html += draw_plan(*plan, method, budget);
     }
   }
   if (html.empty()) return "";

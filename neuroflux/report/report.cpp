@@ -76,13 +76,16 @@ std::string conditions_list(const Group& group) {
   html += entry("images",
                 fmt::format("{} to train on, {} for validation, {} for the test",
                             summary.train_images, summary.validation_images, summary.test_images));
+  html += entry("runs", std::to_string(group.runs.size())) + "</dl>\n";
+  std::string folders;
+  for (const ReportRun* run : group.runs) folders += run->record.folder.string() + '\n';
+  html += "<details><summary>Run folders</summary><pre>" + escape_markup(folders) +
+          "</pre></details>\n";
   html +=
-      entry("run folders",
-            joined(group.runs, [](const ReportRun* run) { return run->record.folder.string(); }));
-  html +=
-      "</dl>\n<details><summary>Configuration of the first run, to be used again with "
-      "<code>neuroflux compare --config</code></summary><pre>";
-  return html + escape_markup(first.config) + "</pre></details>\n";
+      "<details><summary>Configuration of the first run, to be used again with "
+      "<code>neuroflux compare --config</code></summary><pre>" +
+      escape_markup(first.config) + "</pre></details>\n";
+  return html;
 }
 
 }  // namespace

@@ -110,7 +110,9 @@ class XyDrawing {
       for (const Mark& mark : series.marks) take(mark.x, mark.y);
     }
     if (y_.empty()) return;
-    for (const ReferenceLine& reference : plot_.references) y_.take(reference.y);
+    // With room for the name above it.
+    for (const ReferenceLine& reference : plot_.references)
+      y_.take(reference.y + 0.08 * std::abs(reference.y));
   }
   void take(double x, double y) {
     x_.take(x);
