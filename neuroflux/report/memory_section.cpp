@@ -104,7 +104,7 @@ std::string memory_section(const Group& group) {
       else if (!method.fits)
         unfit += fmt::format("{}{}", unfit.empty() ? "" : ", ", method.name);
     }
-    if (!unfit.empty()) html += paragraph(unfit + ": does not fit, so there is no step.");
+    if (!unfit.empty()) html += paragraph("Without a step, since it does not fit: " + unfit + ".");
   }
   return "<h3>Memory of one training step</h3>\n" +
          paragraph(

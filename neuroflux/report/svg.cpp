@@ -11,6 +11,7 @@
 namespace nf::report {
 namespace {
 
+constexpr double kLeastWidth = 760.0;
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
 // Bytes of the UTF-8 character that begins the text; 0: none does.
@@ -144,10 +145,12 @@ std::optional<Label> LabelPlacer::place(double x, double y, std::string_view tex
 
 Svg::Svg(double width, double height, std::string_view description)
     : width_(width), height_(height) {
+  // A narrow window scrolls a picture rather than shrink its text beyond reading.
   body_ = fmt::format(
-      "<svg viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\" role=\"img\" "
-      "aria-label=\"{2}\">\n",
-      number(width), number(height), escape_markup(description));
+      "<svg viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\" style=\"min-width: {2}px\" "
+      "role=\"img\" aria-label=\"{3}\">\n",
+      number(width), number(height), number(std::min(width, kLeastWidth)),
+      escape_markup(description));
 }
 
 void Svg::close(const char* element, std::string_view tooltip) {

@@ -66,11 +66,15 @@ class Axes1d {
   std::vector<double> ticks_;
 };
 
+std::string description(const XyPlot& plot) {
+  return plot.text.title.empty() ? plot.y.label + " against " + plot.x.label : plot.text.title;
+}
+
 class XyDrawing {
  public:
   explicit XyDrawing(const XyPlot& plot)
       : plot_(plot),
-        svg_(plot.width, plot.height, plot.text.title),
+        svg_(plot.width, plot.height, description(plot)),
         x_(plot.x, plot.text.title),
         y_(plot.y, plot.text.title) {}
 
@@ -255,7 +259,8 @@ class XyDrawing {
   const XyPlot& plot_;
   Svg svg_;
   Axes1d x_, y_;
-  Box area_{60.0, 24.0, plot_.width - 60.0 - 16.0, plot_.height - 24.0 - 48.0};
+  Box area_{60.0, 24.0, plot_.width - 60.0 - 16.0,
+            plot_.height - 24.0 - (plot_.x.ticks ? 48.0 : 28.0)};
   std::vector<Box> taken_;
 };
 
