@@ -10,7 +10,7 @@
 namespace nf::report {
 namespace {
 
-constexpr double kBar = 18.0, kBetween = 5.0, kGroupGap = 12.0, kTextSize = 12.0;
+constexpr double kBar = 18.0, kBetween = 5.0, kGroupGap = 12.0, kBarTextSize = 12.0;
 
 double sum_of(const BarPlot::Bar& bar) {
   return std::accumulate(bar.parts.begin(), bar.parts.end(), 0.0);
@@ -34,8 +34,8 @@ std::string draw(const BarPlot& plot) {
   check(plot);
   double left = 0.0, right = 0.0, most = 0.0, height = 8.0;
   for (const BarPlot::Bar& bar : plot.bars) {
-    left = std::max(left, text_width(bar.label, kTextSize) + 12.0);
-    right = std::max(right, text_width(plot.x.format(sum_of(bar)), kTextSize) + 14.0);
+    left = std::max(left, text_width(bar.label, kBarTextSize) + 12.0);
+    right = std::max(right, text_width(plot.x.format(sum_of(bar)), kBarTextSize) + 14.0);
     most = std::max(most, sum_of(bar));
     height += kBar + kBetween + (bar.gap_before ? kGroupGap : 0.0);
   }
@@ -46,7 +46,7 @@ std::string draw(const BarPlot& plot) {
   double free_from = 0.0;
   for (const double tick : nice_ticks(0.0, most, 5)) {
     const std::string text = plot.x.format(tick);
-    const double half = text_width(text, kTextSize) / 2;
+    const double half = text_width(text, kBarTextSize) / 2;
     svg.line(at(tick), 4.0, at(tick), bottom, "grid");
     if (at(tick) - half < free_from) continue;
     svg.text(at(tick), bottom + 16.0, text, "", Anchor::middle);

@@ -81,6 +81,9 @@ std::string draw_step(const StepMemory& step, const MethodSummary& method, std::
   if (method.measured_peak_bytes)
     plot.text.caption +=
         fmt::format(", the run measured {}", format_bytes(*method.measured_peak_bytes));
+  if (method.predicted_peak_bytes && *method.predicted_peak_bytes != peak)
+    plot.text.caption += fmt::format("; this build takes {} bytes more than the one that planned",
+                                     peak - *method.predicted_peak_bytes);
   plot.text.caption +=
       ". Shaded bands are units, in the order in which they work; at first their weights are "
       "placed.";

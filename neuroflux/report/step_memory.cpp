@@ -1,6 +1,7 @@
 #include "neuroflux/report/step_memory.h"
 
 #include <algorithm>
+#include <span>
 
 #include "neuroflux/local_block.h"
 #include "neuroflux/local_net.h"
@@ -31,11 +32,13 @@ StepMemory trace_step(const RunRecord& run, const MethodSummary& method,
     recording.end();
   } else {
     NF_CHECK(!plan->blocks.empty(), "trace: the plan of {} has no blocks", method.name);
-    const auto largest =
-        std::ranges::max_element(plan->blocks, {}, &BlockPlan::predicted_peak_bytes);
+    // Only blocks that were trained have a batch in the summary.
+    const auto trained =
+        std::span(plan->blocks).first(std::min(plan->blocks.size(), method.batches.size()));
+    const auto largest = std::ranges::max_element(trained, {}, &BlockPlan::predicted_peak_bytes);
     NF_CHECK(largest->last_unit < model->unit_count(), "trace: the plan has unit {}, {} has {}",
              largest->last_unit + 1, model->name(), model->unit_count());
-    step.block = largest - plan->blocks.begin() + 1;
+    step.block = largest - trained.begin() + 1;
     step.batch = largest->batch;
     const LocalNet net(*model, *make_auxiliary_rule(plan->auxiliary_rule), *plan);
     TraceScope recording(meta->pool(), &trace);

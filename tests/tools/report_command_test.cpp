@@ -41,9 +41,11 @@ TEST_F(Report, NeedsNothingButItself) {
   EXPECT_THAT(page, Not(HasSubstr("runs <b>")));
   for (const char* part : {"Accuracy over time", "Exits", "Memory of one training step", "Plans",
                            "Where the time of each block went", "bp does not fit",
-                           "bp, local: does not fit", "2 of 2"})
+                           "since it does not fit: bp, local.", "2 of 2"})
     EXPECT_THAT(page, HasSubstr(part));
-  // The step that was run again is the one of the run: to the byte, as both are shown.
+  // The step that was run again is the one of the run, to the byte.
+  EXPECT_THAT(page, HasSubstr("the run measured"));
+  EXPECT_THAT(page, Not(HasSubstr("bytes more than the one that planned")));
   EXPECT_THAT(page, Not(HasSubstr("The step could not be run again")));
 }
 
