@@ -21,8 +21,7 @@ class BpMethod : public Method {
     if (!plan_.fits) return;
     planned_.batches = {plan_.batch};
     if (plan_.micro_batch > 0) planned_.micro_batch = plan_.micro_batch;
-    if (method == WholeNetMethod::checkpoint)
-      planned_.segments = static_cast<std::int64_t>(plan_.segments.size());
+    for (const std::int64_t first : plan_.segments) planned_.segments.push_back(first + 1);
     planned_.predicted_peak_bytes = plan_.predicted_peak_bytes;
     planned_.predicted_seconds = plan_.time.total();
     planned_.parameters = planned_.full_parameters;

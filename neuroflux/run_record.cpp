@@ -104,6 +104,9 @@ MethodSummary read_method(const JsonValue& value, std::int64_t units) {
   read_status(value, method);
   for (const JsonValue& batch : value.at("batches").list())
     method.batches.push_back(batch.whole(1));
+  method.micro_batch = whole_if(value, "micro_batch", 1);
+  if (const auto segments = value.find("segments"))
+    for (const JsonValue& first : segments->list()) method.segments.push_back(first.whole(1));
   method.predicted_peak_bytes = bytes_if(value, "predicted_peak_bytes");
   method.measured_peak_bytes = bytes_if(value, "measured_peak_bytes");
   method.predicted_seconds = seconds_if(value, "predicted_seconds");

@@ -61,7 +61,7 @@ json method_json(const MethodSummary& method) {
               {"energy_joules", or_null(method.energy_joules)},
               {"weights", method.weights.empty() ? json(nullptr) : json(method.weights)}};
   if (method.micro_batch) result["micro_batch"] = *method.micro_batch;
-  if (method.segments) result["segments"] = *method.segments;
+  if (!method.segments.empty()) result["segments"] = method.segments;
   if (!method.error.empty()) result["error"] = method.error;
   result["history"] = json::array();
   for (const AccuracyPoint& point : method.history)

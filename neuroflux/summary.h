@@ -48,7 +48,7 @@ struct MethodSummary {
   std::string error;  ///< why it was not finished; empty: it was, or is only planned
   std::vector<std::int64_t> batches;
   std::optional<std::int64_t> micro_batch;  ///< bp-accumulate: on the device at a time
-  std::optional<std::int64_t> segments;     ///< bp-checkpoint: how many
+  std::vector<std::int64_t> segments;       ///< bp-checkpoint: first unit of each, counted from 1
   std::optional<std::int64_t> predicted_peak_bytes, measured_peak_bytes;
   std::optional<double> predicted_seconds;  ///< of train and evaluation, all blocks run
   /// Training steps and, for neuroflux, the cache; without planning and evaluation.

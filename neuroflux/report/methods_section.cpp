@@ -24,8 +24,11 @@ std::string bytes_or_dash(const std::optional<std::int64_t>& bytes) {
   return bytes ? format_bytes(*bytes) : std::string(kUnknown);
 }
 
-// "64", or of several blocks "64 × 5", "32–64".
-std::string batches(const std::vector<std::int64_t>& sizes) {
+// "64", with micro-batches "64 by 8", or of several blocks "64 × 5", "32–64".
+std::string batches(const MethodSummary& method) {
+  const std::vector<std::int64_t>& sizes = method.batches;
+  if (method.micro_batch && sizes.size() == 1)
+    return fmt::format("{} by {}", sizes.front(), *method.micro_batch);
   if (sizes.empty()) return std::string(kUnknown);
   const auto [least, most] = std::ranges::minmax(sizes);
   if (least != most) return fmt::format("{}–{}", least, most);
@@ -51,7 +54,7 @@ std::vector<std::string> cost_row(const Group& group, const MethodSpread& spread
   const std::int64_t finished = spread.total_seconds ? spread.total_seconds->count : 0;
   for (std::string& text : std::vector<std::string>{
            spread.fits == 0 ? "does not fit" : fmt::format("{} of {}", finished, spread.seeds),
-           batches(example_of(group, spread).batches), bytes_or_dash(spread.predicted_peak_bytes),
+           batches(example_of(group, spread)), bytes_or_dash(spread.predicted_peak_bytes),
            bytes_or_dash(spread.measured_peak_bytes), seconds_text(spread.train_seconds),
            seconds_text(spread.total_seconds), seconds_text(spread.seconds_to_bp_accuracy),
            bytes_text(spread.cache_bytes), count_text(spread.energy_joules)})

@@ -97,7 +97,7 @@ void draw_block(Svg& svg, const Plan& plan, std::size_t index, const MethodSumma
   const double left = box.x + 10.0, room = box.width - 20.0;
   const double foot = box.y + box.height - kFooter + 6.0;
   svg.rect({left, foot, room, 7.0}, "track", fmt::format("budget {}", format_bytes(budget)), 3.0);
-  svg.rect({left, foot, room * share_of(block.predicted_peak_bytes, budget), 7.0}, "fill c4",
+  svg.rect({left, foot, room * share_of(block.predicted_peak_bytes, budget), 7.0}, "fill t0",
            fmt::format("predicted peak {} of {}", format_bytes(block.predicted_peak_bytes),
                        format_bytes(budget)),
            3.0);

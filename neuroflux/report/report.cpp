@@ -14,6 +14,8 @@
 namespace nf::report {
 namespace {
 
+constexpr int kMethodColours = 6;  // of the style sheet
+
 // What tells apart runs that must not be averaged: everything but methods, budget and seed.
 std::string conditions_of(const RunRecord& record) {
   const Summary& summary = record.summary;
@@ -121,7 +123,7 @@ const MethodSummary* method_of(const ReportRun& run, const std::string& name) {
 
 std::string colour_of(const std::string& method) {
   const std::vector<std::string>& known = method_names();
-  return fmt::format("c{}", (std::ranges::find(known, method) - known.begin()) % 4);
+  return fmt::format("c{}", (std::ranges::find(known, method) - known.begin()) % kMethodColours);
 }
 
 std::string paragraph(const std::string& text) {
@@ -132,8 +134,8 @@ std::string make_report(const std::vector<ReportRun>& runs) {
   NF_CHECK(!runs.empty(), "report: there must be one run at least");
   const std::vector<Group> groups = groups_of(runs);
   std::string rules;
-  for (const char* family : {"c", "m"})
-    for (int i = 0; i < 8; ++i)
+  for (const auto& [family, count] : {std::pair("c", kMethodColours), {"t", 4}, {"m", 8}})
+    for (int i = 0; i < count; ++i)
       rules += fmt::format(
           ".fill.{0}{1}, .swatch.{0}{1} {{ fill: var(--{0}{1}); background: var(--{0}{1}); }}\n"
           ".line.{0}{1}, .ring.{0}{1} {{ stroke: var(--{0}{1}); }}\n",

@@ -5,10 +5,26 @@
 
 #include "neuroflux/local_block.h"
 #include "neuroflux/local_net.h"
-#include "nn/bp_trainer.h"
+#include "neuroflux/whole_net_plan.h"
 #include "nn/models/registry.h"
 
 namespace nf::report {
+namespace {
+
+// What of a plan says how a step of the whole net goes.
+WholeNetPlan whole_net_plan(const MethodSummary& method) {
+  WholeNetPlan plan;
+  if (method.micro_batch) {
+    plan.method = WholeNetMethod::accumulate;
+    plan.micro_batch = *method.micro_batch;
+  } else if (!method.segments.empty()) {
+    plan.method = WholeNetMethod::checkpoint;
+    for (const std::int64_t first : method.segments) plan.segments.push_back(first - 1);
+  }
+  return plan;
+}
+
+}  // namespace
 
 StepMemory trace_step(const RunRecord& run, const MethodSummary& method,
                       const ExperimentOptions& options) {
@@ -25,10 +41,9 @@ StepMemory trace_step(const RunRecord& run, const MethodSummary& method,
   MemoryTrace trace;
   const Plan* plan = run.plan_of(method.name);
   if (plan == nullptr) {
-    NF_CHECK(method.name == "bp", "trace: there is no plan of {} to step by", method.name);
     TraceScope recording(meta->pool(), &trace);
-    nn::BpTrainer trainer(meta, *model, optimizer, 0);
-    trainer.train(nullptr, nullptr, step.batch, {});
+    make_trainer(whole_net_plan(method), meta, *model, optimizer, 0)
+        ->train(nullptr, nullptr, step.batch, {});
     recording.end();
   } else {
     NF_CHECK(!plan->blocks.empty(), "trace: the plan of {} has no blocks", method.name);

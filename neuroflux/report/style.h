@@ -3,21 +3,21 @@
 
 namespace nf::report {
 
-// Colours: c0…c3 methods, c4…c7 parts of time, m0…m7 categories of memory.
+// Colours: c0…c5 methods, t0…t3 parts of time, m0…m7 categories of memory.
 inline constexpr const char* kStyle = R"css(
 :root {
   color-scheme: light dark;
   --page: #ffffff; --ink: #1b1f24; --dim: #59636e; --rule: #d5dae0; --soft: #f4f6f8; --odd: #e9edf1;
-  --c0: #c2410c; --c1: #7c3aed; --c2: #0f766e; --c3: #be185d;
-  --c4: #2563a8; --c5: #d97706; --c6: #4d8c3f; --c7: #8b929b;
+  --c0: #c2410c; --c1: #be185d; --c2: #a16207; --c3: #7c3aed; --c4: #0f766e; --c5: #1d4ed8;
+  --t0: #2563a8; --t1: #d97706; --t2: #4d8c3f; --t3: #8b929b;
   --m0: #2563a8; --m1: #7fb2e5; --m2: #c2410c; --m3: #8a5cc7;
   --m4: #4d8c3f; --m5: #e0a02c; --m6: #8b929b; --m7: #2aa79b;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #14181d; --ink: #e6e9ed; --dim: #9ba5b0; --rule: #363d46; --soft: #1d232a; --odd: #262d36;
-    --c0: #fb923c; --c1: #b794f6; --c2: #2dd4bf; --c3: #f472b6;
-    --c4: #5fa3e8; --c5: #fbbf24; --c6: #86c46f; --c7: #a3abb5;
+    --c0: #fb923c; --c1: #f472b6; --c2: #e6c84f; --c3: #b794f6; --c4: #2dd4bf; --c5: #7ab0ff;
+    --t0: #5fa3e8; --t1: #fbbf24; --t2: #86c46f; --t3: #a3abb5;
     --m0: #5fa3e8; --m1: #b5d6f7; --m2: #f0804a; --m3: #b594e6;
     --m4: #86c46f; --m5: #f4c75d; --m6: #a3abb5; --m7: #4fd0c3;
   }
@@ -53,7 +53,7 @@ svg text.name { fill: var(--dim); } svg text.reference-text { font-weight: 600; 
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; } .line.ink { stroke-width: 1.2; }
 .dash1 { stroke-dasharray: 8 4; } .dash2 { stroke-dasharray: 2 4; } .dash3 { stroke-dasharray: 9 3 2 3; }
 .faint { opacity: .55; } .ring { fill: none; stroke-width: 2; }
-.unit { fill: var(--page); stroke: var(--rule); } .unit.chosen { stroke: var(--c2); stroke-width: 2.5; }
+.unit { fill: var(--page); stroke: var(--rule); } .unit.chosen { stroke: var(--c4); stroke-width: 2.5; }
 .block { fill: var(--soft); stroke: var(--dim); } .untrained { stroke-dasharray: 5 4; opacity: .75; }
 .track { fill: var(--odd); stroke: var(--rule); }
 )css";

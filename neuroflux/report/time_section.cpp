@@ -59,7 +59,7 @@ std::string time_section(const Group& group) {
                        : "The planner predicted from FLOPs and bytes."},
           .x = {.label = "time", .format = format_seconds},
           .names = {"training", "waiting for the cache", "filling the cache", "evaluation"},
-          .colours = {"c4", "c5", "c6", "c7"},
+          .colours = {"t0", "t1", "t2", "t3"},
           .bars = {},
           .width = 1040.0};
       for (std::size_t i = 0; i < std::min(plan->blocks.size(), methods.front()->blocks.size());

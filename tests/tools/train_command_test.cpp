@@ -64,7 +64,7 @@ TEST_F(Training, EveryMethodKeepsToItsPrediction) {
   const json& accumulate = summary.at("methods")[1];
   EXPECT_EQ(accumulate.at("batches"), json::array({16}));
   EXPECT_LT(accumulate.at("micro_batch"), 16);
-  EXPECT_GT(summary.at("methods")[2].at("segments"), 1);
+  EXPECT_GT(summary.at("methods")[2].at("segments").size(), 1U);
 }
 
 TEST_F(Training, ComparesOverBudgetsAndSeeds) {
