@@ -61,7 +61,7 @@ class ExitPlot {
     XyPlot plot{.text = {fmt::format("Accuracy against {}", label_), ""},
                 .x = {label_, format_count, logarithmic()},
                 .y = {"validation accuracy", percent},
-                .width = 560.0};
+                .width = 508.0};
     for (const Series& series : series_)
       if (!series.line.empty() || !series.marks.empty()) plot.series.push_back(series);
     return report::draw(plot);

@@ -42,8 +42,8 @@ StepMemory trace_step(const RunRecord& run, const MethodSummary& method,
   const Plan* plan = run.plan_of(method.name);
   if (plan == nullptr) {
     TraceScope recording(meta->pool(), &trace);
-    make_trainer(whole_net_plan(method), meta, *model, optimizer, 0)
-        ->train(nullptr, nullptr, step.batch, {});
+    const auto trainer = make_trainer(whole_net_plan(method), meta, *model, optimizer, 0);
+    trainer->train(nullptr, nullptr, step.batch, {});
     recording.end();
   } else {
     NF_CHECK(!plan->blocks.empty(), "trace: the plan of {} has no blocks", method.name);

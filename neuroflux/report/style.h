@@ -31,7 +31,7 @@ h4 { font-size: 15px; margin: 14px 0 4px; }
 p { margin: 6px 0; max-width: 76ch; overflow-wrap: anywhere; } p, figcaption { color: var(--dim); }
 figure { margin: 12px 0 20px; } figcaption { font-size: 13px; margin-top: 4px; max-width: 90ch; }
 .picture { overflow-x: auto; } svg { display: block; max-width: 100%; height: auto; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); gap: 16px; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 508px), 1fr)); gap: 0 16px; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: 2px 16px; margin: 4px 0; padding: 0;
   font-size: 13px; }
 .swatch { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 6px; }

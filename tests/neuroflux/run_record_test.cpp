@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "neuroflux/comparison.h"
+#include "neuroflux/method.h"
 #include "neuroflux/plan_file.h"
 #include "neuroflux/report/report.h"
 
@@ -264,6 +265,33 @@ TEST_F(RunFolderRead, ReportSaysInWordsWhatIsMissing) {
   EXPECT_THAT(page, HasSubstr("The step could not be run again: no such device"));
   EXPECT_THAT(page, HasSubstr("not trained"));
   EXPECT_THAT(page, HasSubstr("nf-run-&lt;&amp;&quot;&gt;-"));
+}
+
+TEST(StepMemory, IsTheStepThatWasPlannedToTheByte) {
+  ExperimentOptions options;
+  options.width = 0.125;
+  options.batch = 16;
+  options.budget = std::int64_t{24} << 20;
+  options.methods = method_names();
+  options.device.threads = 1;
+  const ExperimentPlan plan = plan_experiment(options, {.sample = {16, 16, 3}, .classes = 4});
+  RunRecord record{"run", plan.summary, "", {}};
+  for (const auto& method : plan.methods)
+    if (method->local_plan() != nullptr)
+      record.plans.push_back({method->planned().name, *method->local_plan()});
+  for (const MethodSummary& method : plan.summary.methods) {
+    ASSERT_TRUE(method.fits) << method.name;
+    const report::StepMemory step = report::trace_step(record, method, options);
+    std::int64_t peak = 0;
+    for (const MemoryEvent& event : step.events) peak = std::max(peak, event.reserved);
+    EXPECT_EQ(peak, *method.predicted_peak_bytes) << method.name;
+    // It ends with the step: the net is still there.
+    EXPECT_GT(step.events.back().by_category[static_cast<int>(Category::parameter)], 0)
+        << method.name;
+  }
+  options.model = "vgg16";
+  EXPECT_NO_THROW(report::trace_step(record, plan.summary.methods.front(), options));
+  EXPECT_THROW(report::trace_step(record, plan.summary.methods.back(), options), Error);
 }
 
 }  // namespace

@@ -103,6 +103,9 @@ for (const picture of pictures) {
     if (style.fill === 'rgb(0, 0, 0)') wrong.push(`${name}: a shape has no colour`);
   }
 }
+for (const frame of document.querySelectorAll('.picture'))
+  if (innerWidth >= 1100 && frame.scrollWidth > frame.clientWidth)
+    wrong.push(`${frame.firstChild.getAttribute('aria-label')}: wider than its frame`);
 if (document.documentElement.scrollWidth > innerWidth) wrong.push('the page is too wide');
 document.getElementById('inspection').textContent =
     `${pictures.length} pictures, ${wrong.length} wrong\n` + wrong.join('\n');
