@@ -183,7 +183,8 @@ TEST(Plan, LinearMemoryModelIsToldBesideTheExactPeak) {
     if (!block.linear_peak_bytes) continue;
     told = true;
     const auto exact = static_cast<double>(block.predicted_peak_bytes);
-    EXPECT_NEAR(static_cast<double>(*block.linear_peak_bytes), exact, 0.2 * exact);
+    // A line through batches 1, 2 and 4 goes on where Eigen's workspaces have reached their cap.
+    EXPECT_NEAR(static_cast<double>(*block.linear_peak_bytes), exact, 0.5 * exact);
   }
   EXPECT_TRUE(told);
   options.linear_points = 1;
