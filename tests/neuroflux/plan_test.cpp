@@ -183,8 +183,9 @@ TEST(Plan, LinearMemoryModelIsToldBesideTheExactPeak) {
     if (!block.linear_peak_bytes) continue;
     told = true;
     const auto exact = static_cast<double>(block.predicted_peak_bytes);
-    // A line through batches 1, 2 and 4 goes on where Eigen's workspaces have reached their cap.
-    EXPECT_NEAR(static_cast<double>(*block.linear_peak_bytes), exact, 0.5 * exact);
+    // It chose the batch. Where Eigen's workspaces have reached their cap it is far too high.
+    EXPECT_LE(*block.linear_peak_bytes, options.budget);
+    EXPECT_GE(static_cast<double>(*block.linear_peak_bytes), 0.8 * exact);
   }
   EXPECT_TRUE(told);
   options.linear_points = 1;
