@@ -16,7 +16,8 @@ TEST_F(Training, MeasuresTimesAndHoldsThemAgainstTheRun) {
                                    kTiny + Arguments{"--profile"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const json plan = read_json("run/plan.json");
-  for (const json& method : read_json("run/summary.json").at("methods")) {
+  const json summary = read_json("run/summary.json");
+  for (const json& method : summary.at("methods")) {
     EXPECT_GT(method.at("predicted_seconds"), 0.0);
     EXPECT_GT(method.at("total_seconds"), 0.0);
     if (method.at("name") == "bp") continue;
