@@ -161,6 +161,12 @@ struct RandomAddress {
   std::uint64_t stream = 0;
 };
 
+/// Where a prepared image lies in its stored one; outside of that all pixels are black, raw zeros.
+struct ImageWindow {
+  std::int32_t top = 0, left = 0;
+  std::int32_t flip = 0;  ///< not 0: mirrored left to right
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -192,6 +198,9 @@ class Backend {
   /// Whether its operators compute in this type. With 16-bit storage they compute in f32, and
   /// statistics, batch norm's parameters and the loss are f32.
   virtual bool computes_in(DType dtype) const = 0;
+  /// Whether stored pixels are better copied to the device and prepared there than prepared by the
+  /// host's threads: a quarter of the bytes is copied.
+  virtual bool prepares_images() const = 0;
 
   // Data movement. Sizes come from the view.
   virtual void copy_from_host(View dst, const void* src) = 0;
@@ -200,6 +209,11 @@ class Backend {
   virtual void fill(View dst, double value) = 0;
   /// y = x in another floating type, rounded to nearest even.
   virtual void cast(ConstView x, View y) = 0;
+
+  // Input.
+  /// out (N, OH, OW, C) f32: the windows of pixels (N, H, W, C) u8, each byte replaced by its value
+  /// in tables (C, or 1 for all channels, by 256) f32. windows (N, 3) i32: ImageWindow's members.
+  virtual void prepare_images(ConstView pixels, ConstView windows, ConstView tables, View out) = 0;
 
   // Element-wise.
   /// y += alpha * x

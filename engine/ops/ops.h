@@ -8,6 +8,7 @@
 #include "engine/ops/dropout.h"
 #include "engine/ops/linear.h"
 #include "engine/ops/pool2d.h"
+#include "engine/ops/prepare_images.h"
 #include "engine/ops/random.h"
 #include "engine/ops/reduce.h"
 #include "engine/ops/relu.h"

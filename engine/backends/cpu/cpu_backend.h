@@ -23,6 +23,7 @@ class CpuBackend final : public Backend {
   int threads() const override { return threads_; }
   void synchronize() override;
   bool computes_in(DType dtype) const override;
+  bool prepares_images() const override { return false; }
 
   // Data movement.
   void copy_from_host(View dst, const void* src) override;
@@ -30,6 +31,9 @@ class CpuBackend final : public Backend {
   void copy(View dst, ConstView src) override;
   void fill(View dst, double value) override;
   void cast(ConstView x, View y) override;
+
+  // Input.
+  void prepare_images(ConstView pixels, ConstView windows, ConstView tables, View out) override;
 
   // Element-wise.
   void axpy(double alpha, ConstView x, View y) override;

@@ -20,11 +20,15 @@ class GpuBackend : public Backend {
  public:
   std::int64_t alignment() const override { return 256; }
   bool computes_in(DType dtype) const override;
+  bool prepares_images() const override { return true; }
 
   // Data movement.
   void copy(View dst, ConstView src) override;
   void fill(View dst, double value) override;
   void cast(ConstView x, View y) override;
+
+  // Input.
+  void prepare_images(ConstView pixels, ConstView windows, ConstView tables, View out) override;
 
   // Element-wise.
   void axpy(double alpha, ConstView x, View y) override;

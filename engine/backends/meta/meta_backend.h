@@ -22,6 +22,7 @@ class MetaBackend final : public Backend {
   int threads() const override { return target_->threads(); }
   void synchronize() override {}
   bool computes_in(DType dtype) const override { return target_->computes_in(dtype); }
+  bool prepares_images() const override { return target_->prepares_images(); }
 
   // Data movement.
   void copy_from_host(View, const void*) override {}
@@ -30,6 +31,9 @@ class MetaBackend final : public Backend {
   void copy(View, ConstView) override {}
   void fill(View, double) override {}
   void cast(ConstView, View) override {}
+
+  // Input.
+  void prepare_images(ConstView, ConstView, ConstView, View) override {}
 
   // Element-wise.
   void axpy(double, ConstView, View) override {}
