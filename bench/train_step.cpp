@@ -103,7 +103,11 @@ Measured measure(const Options& options, nn::Model& model) {
   Measured measured;
   for (std::int64_t step = 0; step < kWarmUpSteps + options.steps; ++step) {
     const Timer timer;
-    trainer.train(images.data(), labels.data(), options.batch, {});
+    trainer.train({.size = options.batch,
+                   .sample = options.model_options.input,
+                   .images = images.data(),
+                   .labels = labels.data()},
+                  {});
     context->backend().synchronize();
     const double seconds = timer.seconds();
     if (step >= kWarmUpSteps) measured.seconds.push_back(seconds);

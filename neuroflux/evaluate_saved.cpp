@@ -5,6 +5,7 @@
 #include "engine/timer.h"
 #include "neuroflux/experiment.h"
 #include "neuroflux/saved_net.h"
+#include "nn/stage_batch.h"
 #include "nn/train_step.h"
 
 namespace nf {
@@ -19,10 +20,8 @@ nn::ImageSet test_images(const ExperimentOptions& options) {
   return nn::load_idx_images(paths.images, paths.labels);
 }
 
-// One batch through the net; the images' values may be missing on a meta context.
-nn::StepResult run_batch(const ContextPtr& context, nn::Module& net, const Shape& sample,
-                         const float* images, const std::int32_t* labels, std::int64_t size) {
-  auto [x, y] = nn::stage_batch(context, sample, images, labels, size);
+nn::StepResult run_batch(const ContextPtr& context, nn::Module& net, const nn::HostBatch& batch) {
+  auto [x, y] = nn::stage_batch(context, batch);
   return nn::evaluate_step({"exit", &net, nullptr, nullptr}, std::move(x), y);
 }
 
@@ -41,22 +40,23 @@ Evaluation evaluate_saved(const std::filesystem::path& weights, const Experiment
   std::vector<std::int64_t> indices = nn::all_indices(*images);
   const std::int64_t limit = options.data_options.test_limit;
   if (limit > 0 && limit < images->count) indices.resize(static_cast<std::size_t>(limit));
-  nn::Loader loader(images, indices, nn::Transform(description.transform),
-                    {.threads = options.data_options.threads});
+  ContextOptions target = options.device;
+  target.budget = options.budget;
+  const ContextPtr meta = make_meta_context(target);
+  nn::Loader loader(
+      images, indices, nn::Transform(description.transform),
+      {.form = nn::sample_form(meta->backend()), .threads = options.data_options.threads});
   const Shape sample = loader.sample_shape();
   NF_CHECK(sample == description.options.input, "eval: {} was trained on images {}, {} has {}",
            weights.string(), description.options.input.str(), options.data, sample.str());
 
-  ContextOptions target = options.device;
-  target.budget = options.budget;
-  const ContextPtr meta = make_meta_context(target);
   const std::int64_t budget = target.budget > 0 ? target.budget : meta->backend().memory_bytes();
   const auto peak = [&](std::int64_t batch) {
     meta->pool().reset_peak();
     net.materialize(meta, 0);
     net.fold_batch_norms();
     for (const std::int64_t size : batch_sizes(loader.count(), batch))
-      run_batch(meta, net, sample, nullptr, nullptr, size);
+      run_batch(meta, net, {.size = size, .sample = sample, .format = loader.format()});
     net.release();
     return meta->pool().stats().peak_reserved;
   };
@@ -76,9 +76,7 @@ Evaluation evaluate_saved(const std::filesystem::path& weights, const Experiment
   const Timer timer;
   loader.start(result.batch, 0);
   while (const nn::Batch* batch = loader.next())
-    correct +=
-        run_batch(context, net, sample, batch->images.data(), batch->labels.data(), batch->size)
-            .correct;
+    correct += run_batch(context, net, nn::host_batch(*batch, sample)).correct;
   const double seconds = timer.seconds();
   net.release();
   result.accuracy = static_cast<double>(correct) / static_cast<double>(result.images);

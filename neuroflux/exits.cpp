@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "engine/timer.h"
-#include "nn/train_step.h"
+#include "nn/stage_batch.h"
 
 namespace nf {
 
@@ -68,7 +68,8 @@ void ExitNet::fold_batch_norms() {
 InferenceSpeed measure_inference(nn::Module& net, const Shape& sample_shape,
                                  const ContextOptions& target, std::int64_t max_batch) {
   const auto run = [&](const ContextPtr& context, std::int64_t batch, const float* images) {
-    const Tensor x = nn::stage_images(context, sample_shape, images, batch);
+    const Tensor x =
+        nn::stage_images(context, {.size = batch, .sample = sample_shape, .images = images});
     net.forward({}, x);
     context->backend().synchronize();
   };

@@ -51,6 +51,8 @@ struct DataShape {
   Shape sample{32, 32, 3};  ///< (H, W, C)
   std::int64_t classes = 10;
   std::int64_t train_count = 45000, validation_count = 5000, test_count = 10000;
+  /// How images are stored; none: as large as the samples, with statistics for each channel.
+  std::optional<nn::PixelFormat> stored = std::nullopt;
 };
 
 DataShape data_shape(const nn::TrainingData& data);

@@ -9,6 +9,7 @@
 #include "neuroflux/plan_file.h"
 #include "neuroflux/time_profile.h"
 #include "nn/models/registry.h"
+#include "nn/stage_batch.h"
 
 namespace fs = std::filesystem;
 
@@ -126,8 +127,8 @@ void check_experiment(const ExperimentOptions& options) {
 }
 
 DataShape data_shape(const nn::TrainingData& data) {
-  return {data.sample_shape(), data.classes(), data.train_count(), data.validation_count(),
-          data.test_count()};
+  return {data.sample_shape(),     data.classes(),    data.train_count(),
+          data.validation_count(), data.test_count(), data.pixel_format()};
 }
 
 std::unique_ptr<TimeModel> make_time_model(const ExperimentOptions& options) {
@@ -171,6 +172,9 @@ ExperimentPlan plan_experiment(const ExperimentOptions& given, const DataShape& 
   plan_options.epochs = options.training.epochs;
   plan_options.stop_when_saturated = options.training.stop_when_saturated;
   plan_options.patience = options.training.patience;
+  const ContextPtr meta = make_meta_context(options.device);
+  if (nn::sample_form(meta->backend()) == nn::SampleForm::pixels)
+    plan_options.format = data.stored.value_or(nn::PixelFormat{data.sample, data.sample[2]});
 
   plan.cache_place = options.training.cache_place;
 
@@ -179,7 +183,6 @@ ExperimentPlan plan_experiment(const ExperimentOptions& given, const DataShape& 
   summary.input = data.sample;
   summary.classes = data.classes;
   summary.device = to_string(options.device.device);
-  const ContextPtr meta = make_meta_context(options.device);
   summary.threads = meta->backend().threads();
   if (const std::int64_t bytes = meta->backend().context_bytes(); bytes >= 0)
     summary.context_bytes = bytes;

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "nn/stage_batch.h"
+
 namespace nf {
 
 LocalBlock::LocalBlock(ContextPtr context, std::vector<LocalUnit> units, const Shape& sample_shape,
@@ -11,7 +13,7 @@ LocalBlock::LocalBlock(ContextPtr context, std::vector<LocalUnit> units, const S
       sample_shape_(sample_shape),
       optimizer_options_(optimizer),
       seed_(seed),
-      runner_(context_, sample_shape) {
+      runner_(context_) {
   NF_CHECK(!units_.empty(), "local block: no units");
   std::vector<std::int64_t> extents{1};
   for (const std::int64_t extent : sample_shape_.extents()) extents.push_back(extent);
@@ -97,23 +99,20 @@ nn::Chain LocalBlock::chain() const {
 
 std::vector<nn::StepResult> LocalBlock::train_batch(const nn::Batch& batch,
                                                     const nn::StepOptions& options) {
-  nn::check_batch(batch, sample_shape_);
-  return train(batch.images.data(), batch.labels.data(), batch.size, options);
+  return train(nn::host_batch(batch, sample_shape_), options);
 }
 
 std::vector<nn::StepResult> LocalBlock::evaluate_batch(const nn::Batch& batch) {
-  nn::check_batch(batch, sample_shape_);
-  return evaluate(batch.images.data(), batch.labels.data(), batch.size);
+  return evaluate(nn::host_batch(batch, sample_shape_));
 }
 
-std::vector<nn::StepResult> LocalBlock::train(const float* images, const std::int32_t* labels,
-                                              std::int64_t size, const nn::StepOptions& options) {
-  return runner_.train(chain(), images, labels, size, options);
+std::vector<nn::StepResult> LocalBlock::train(const nn::HostBatch& batch,
+                                              const nn::StepOptions& options) {
+  return runner_.train(chain(), batch, options);
 }
 
-std::vector<nn::StepResult> LocalBlock::evaluate(const float* images, const std::int32_t* labels,
-                                                 std::int64_t size) {
-  auto [x, y] = nn::stage_batch(context_, sample_shape_, images, labels, size);
+std::vector<nn::StepResult> LocalBlock::evaluate(const nn::HostBatch& batch) {
+  auto [x, y] = nn::stage_batch(context_, batch);
   std::vector<nn::StepResult> results;
   for (std::size_t i = 0; i < units_.size(); ++i) {
     Tensor next;
@@ -125,8 +124,8 @@ std::vector<nn::StepResult> LocalBlock::evaluate(const float* images, const std:
   return results;
 }
 
-void LocalBlock::forward(const float* images, std::int64_t size, float* output) {
-  Tensor x = nn::stage_images(context_, sample_shape_, images, size);
+void LocalBlock::forward(const nn::HostBatch& batch, float* output) {
+  Tensor x = nn::stage_images(context_, batch);
   const PhaseScope phase("fill");
   for (const LocalUnit& unit : units_) x = unit.unit->forward({}, std::exchange(x, Tensor()));
   if (output != nullptr) x.copy_to_host(output);

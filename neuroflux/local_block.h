@@ -39,13 +39,11 @@ class LocalBlock : public nn::BatchTrainer {
                                           const nn::StepOptions& options) override;
   std::vector<nn::StepResult> evaluate_batch(const nn::Batch& batch) override;
 
-  /// The same on memory that the caller holds: images (size, H, W, C); null on a meta context.
-  std::vector<nn::StepResult> train(const float* images, const std::int32_t* labels,
-                                    std::int64_t size, const nn::StepOptions& options);
-  std::vector<nn::StepResult> evaluate(const float* images, const std::int32_t* labels,
-                                       std::int64_t size);
+  /// The same on memory that the caller holds.
+  std::vector<nn::StepResult> train(const nn::HostBatch& batch, const nn::StepOptions& options);
+  std::vector<nn::StepResult> evaluate(const nn::HostBatch& batch);
   /// The last unit's output in evaluation mode, (size, …) floats, to `output` (null: dropped).
-  void forward(const float* images, std::int64_t size, float* output);
+  void forward(const nn::HostBatch& batch, float* output);
 
   /// Steps of the whole block that were replayed from a graph.
   std::int64_t replays() const { return runner_.replays(); }

@@ -16,13 +16,18 @@ namespace {
 
 // As the loader prepares them in an epoch: augmented, if it augments.
 ReadSamples reader_of(const nn::Loader& loader, std::int64_t epoch) {
-  return [&loader, epoch, size = loader.sample_shape().numel()](
-             std::int64_t first, std::int64_t n, float* images, std::int32_t* labels) {
-    for (std::int64_t i = 0; i < n; ++i) {
-      const std::int32_t label = loader.read_sample(first + i, images + i * size, epoch);
-      if (labels != nullptr) labels[i] = label;
-    }
-  };
+  return
+      [&loader, epoch](std::int64_t first, std::int64_t n) { return loader.read(first, n, epoch); };
+}
+
+// As the plan counted the bytes.
+nn::SampleForm planned_form(const Plan& plan, const nn::TrainingData& data) {
+  if (!plan.format) return nn::SampleForm::values;
+  const nn::PixelFormat format = data.pixel_format();
+  NF_CHECK(*plan.format == format,
+           "train: the plan counts on images stored as {} and {} tables, the data has {} and {}",
+           plan.format->stored.str(), plan.format->tables, format.stored.str(), format.tables);
+  return nn::SampleForm::pixels;
 }
 
 class Run {
@@ -37,11 +42,12 @@ class Run {
         options_(options),
         observer_(observer),
         caches_(run_cache_options(options)),
-        train_(data.train()),
+        form_(planned_form(plan, data)),
+        train_(data.train(form_)),
         // Several views are of augmented images; a single one that stays would only be a bias.
-        train_in_order_(plan.cache_views > 1 ? data.train_augmented_in_order()
-                                             : data.train_in_order()),
-        validation_(data.validation()) {
+        train_in_order_(plan.cache_views > 1 ? data.train_augmented_in_order(form_)
+                                             : data.train_in_order(form_)),
+        validation_(data.validation(form_)) {
     for (const BlockPlan& block : plan.blocks)
       for (std::int64_t i = block.first_unit; i <= block.last_unit; ++i)
         batches_.push_back(block.batch);
@@ -135,10 +141,8 @@ class Run {
     read.recompute = [this, &origin, &block, view, last = block_plan(k).first_unit - 1](
                          std::int64_t first, std::int64_t n, float* out) {
       block.leave_device();
-      std::vector<float> images(static_cast<std::size_t>(n * origin.sample_shape().numel()));
-      reader_of(origin, view)(first, n, images.data(), nullptr);
       const StreamedForward forward(context_, net_, result_.weights, batches_, round_between());
-      const std::vector<float> outputs = forward.outputs(std::move(images), n, last);
+      const std::vector<float> outputs = forward.outputs(origin.read(first, n, view), last);
       std::copy(outputs.begin(), outputs.end(), out);
       block.return_to_device();
     };
@@ -254,7 +258,7 @@ class Run {
     source.start(block_plan(k).batch, view);
     while (const nn::Batch* batch = source.next()) {
       output.resize(static_cast<std::size_t>(batch->size * output_size));
-      block.forward(batch->images.data(), batch->size, output.data());
+      block.forward(nn::host_batch(*batch, block.sample_shape()), output.data());
       writer.append(output.data(), batch->labels.data(), batch->size);
       report_batch(stage);
     }
@@ -285,7 +289,7 @@ class Run {
   void test() {
     if (data_.test_count() == 0) return;
     const Timer timer;
-    const std::unique_ptr<nn::Loader> source = data_.test();
+    const std::unique_ptr<nn::Loader> source = data_.test(form_);
     const StreamedForward forward(context_, net_, result_.weights, batches_);
     context_->pool().reset_peak();
     const std::int64_t correct = forward.count_correct(reader_of(*source, 0), source->count(),
@@ -303,6 +307,7 @@ class Run {
   const LocalTrainingOptions& options_;
   const TrainingObserver& observer_;
   RunCaches caches_;
+  nn::SampleForm form_;
   std::unique_ptr<nn::Loader> train_, train_in_order_, validation_;
   std::vector<std::int64_t> batches_;  // by unit
   std::uint64_t run_key_ = 0;

@@ -6,6 +6,7 @@
 #include "neuroflux/activation_cache.h"
 #include "neuroflux/time_profile.h"
 #include "nn/bp_trainer.h"
+#include "nn/stage_batch.h"
 
 namespace nf {
 namespace {
@@ -23,11 +24,11 @@ class MeasuredTimes : public TimeModel {
     LocalBlock block(context_, {unit}, sample, options_.optimizer, 0);
     std::vector<float> output;
     return passes(
-        sample, max_batch, [&](std::int64_t n) { block.train(images(), labels(), n, kNoUpdate); },
-        [&](std::int64_t n) { block.evaluate(images(), labels(), n); },
+        sample, max_batch, [&](std::int64_t n) { block.train(batch(sample, n), kNoUpdate); },
+        [&](std::int64_t n) { block.evaluate(batch(sample, n)); },
         [&](std::int64_t n) {
           output.resize(static_cast<std::size_t>(n * block.output_sample_shape().numel()));
-          block.forward(images(), n, output.data());
+          block.forward(batch(sample, n), output.data());
         });
   }
 
@@ -39,11 +40,11 @@ class MeasuredTimes : public TimeModel {
     else
       trainer =
           std::make_unique<nn::CheckpointTrainer>(context_, model, options_.optimizer, 0, segments);
-    const auto evaluate = [&](std::int64_t n) { trainer->evaluate(images(), labels(), n); };
+    const Shape& sample = model.options().input;
+    const auto evaluate = [&](std::int64_t n) { trainer->evaluate(batch(sample, n)); };
     return passes(
-        model.options().input, max_batch,
-        [&](std::int64_t n) { trainer->train(images(), labels(), n, kNoUpdate); }, evaluate,
-        evaluate);
+        sample, max_batch, [&](std::int64_t n) { trainer->train(batch(sample, n), kNoUpdate); },
+        evaluate, evaluate);
   }
 
   StorageSpeed storage() override {
@@ -100,6 +101,9 @@ class MeasuredTimes : public TimeModel {
 
   const float* images() const { return images_.data(); }
   const std::int32_t* labels() const { return labels_.data(); }
+  nn::HostBatch batch(const Shape& sample, std::int64_t size) const {
+    return {.size = size, .sample = sample, .images = images(), .labels = labels()};
+  }
 
   void prepare(const Shape& sample, std::int64_t batch) {
     const std::size_t before = images_.size();
@@ -115,7 +119,7 @@ class MeasuredTimes : public TimeModel {
                    const Evaluate& evaluate, const Forward& forward) {
     prepare(sample, max_batch);
     const double stage = median_seconds(1, [&](std::size_t) {
-      nn::stage_batch(context_, sample, images(), labels(), max_batch);
+      nn::stage_batch(context_, batch(sample, max_batch));
       context_->backend().synchronize();
     })[0];
     PassTimes times;

@@ -6,6 +6,13 @@
 #include "nn/bp_trainer.h"
 
 namespace nf {
+namespace {
+
+nn::HostBatch meta_batch(std::int64_t size, const Shape& sample, const Workload& workload) {
+  return {.size = size, .sample = sample, .format = workload.format};
+}
+
+}  // namespace
 
 std::vector<std::int64_t> batch_sizes(std::int64_t count, std::int64_t batch) {
   NF_CHECK(count >= 0 && batch >= 1, "batches: {} samples in batches of {}", count, batch);
@@ -41,48 +48,54 @@ std::int64_t MemoryProfiler::measure(const std::function<void()>& run) {
 
 std::int64_t MemoryProfiler::block_peak(const std::vector<LocalUnit>& units,
                                         const Shape& sample_shape, const Workload& workload) {
+  const auto batch = [&](std::int64_t size) { return meta_batch(size, sample_shape, workload); };
   return measure([&] {
     LocalBlock block(context_, units, sample_shape, optimizer_, 0);
     for (const std::int64_t size : batch_sizes(workload.train_count, workload.batch))
-      block.train(nullptr, nullptr, size, {});
+      block.train(batch(size), {});
     for (const std::int64_t count : workload.evaluation_counts)
       for (const std::int64_t size : batch_sizes(count, workload.batch)) {
-        block.evaluate(nullptr, nullptr, size);
-        if (workload.fills_cache) block.forward(nullptr, size, nullptr);
+        block.evaluate(batch(size));
+        if (workload.fills_cache) block.forward(batch(size), nullptr);
       }
     if (workload.fills_cache)
       for (const std::int64_t size : batch_sizes(workload.train_count, workload.batch))
-        block.forward(nullptr, size, nullptr);
+        block.forward(batch(size), nullptr);
   });
 }
 
 std::int64_t MemoryProfiler::whole_net_peak(
-    const Workload& workload, const std::function<std::unique_ptr<nn::WholeNetTrainer>()>& make) {
+    const nn::Model& model, const Workload& workload,
+    const std::function<std::unique_ptr<nn::WholeNetTrainer>()>& make) {
+  const auto batch = [&](std::int64_t size) {
+    return meta_batch(size, model.options().input, workload);
+  };
   return measure([&] {
     const std::unique_ptr<nn::WholeNetTrainer> trainer = make();
     for (const std::int64_t size : batch_sizes(workload.train_count, workload.batch))
-      trainer->train(nullptr, nullptr, size, {});
+      trainer->train(batch(size), {});
     for (const std::int64_t count : workload.evaluation_counts)
       for (const std::int64_t size : batch_sizes(count, workload.batch))
-        trainer->evaluate(nullptr, nullptr, size);
+        trainer->evaluate(batch(size));
   });
 }
 
 std::int64_t MemoryProfiler::bp_peak(nn::Model& model, const Workload& workload) {
-  return whole_net_peak(
-      workload, [&] { return std::make_unique<nn::BpTrainer>(context_, model, optimizer_, 0); });
+  return whole_net_peak(model, workload, [&] {
+    return std::make_unique<nn::BpTrainer>(context_, model, optimizer_, 0);
+  });
 }
 
 std::int64_t MemoryProfiler::accumulate_peak(nn::Model& model, const Workload& workload,
                                              std::int64_t micro_batch) {
-  return whole_net_peak(workload, [&] {
+  return whole_net_peak(model, workload, [&] {
     return std::make_unique<nn::AccumulateTrainer>(context_, model, optimizer_, 0, micro_batch);
   });
 }
 
 std::int64_t MemoryProfiler::checkpoint_peak(nn::Model& model, const Workload& workload,
                                              const nn::Segments& segments) {
-  return whole_net_peak(workload, [&] {
+  return whole_net_peak(model, workload, [&] {
     return std::make_unique<nn::CheckpointTrainer>(context_, model, optimizer_, 0, segments);
   });
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "neuroflux/local_block.h"
@@ -20,6 +21,8 @@ struct Workload {
   std::vector<std::int64_t> evaluation_counts;
   /// Whether the outputs are computed once more in evaluation mode for the next block.
   bool fills_cache = false;
+  /// Of stored pixels that the device turns into samples; none: the host gives it values.
+  std::optional<nn::PixelFormat> format = std::nullopt;
 };
 
 /// Answers "how many bytes at most?" on a meta context. Modules must not be on a device.
@@ -50,8 +53,8 @@ class MemoryProfiler {
 
  private:
   std::int64_t measure(const std::function<void()>& run);
-  /// Of the trainer that `make` makes.
-  std::int64_t whole_net_peak(const Workload& workload,
+  /// Of the trainer that `make` makes for the model.
+  std::int64_t whole_net_peak(const nn::Model& model, const Workload& workload,
                               const std::function<std::unique_ptr<nn::WholeNetTrainer>()>& make);
 
   ContextPtr context_;

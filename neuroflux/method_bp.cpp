@@ -10,7 +10,7 @@ namespace {
 class BpMethod : public Method {
  public:
   BpMethod(const char* name, WholeNetMethod method, const MethodInput& input)
-      : model_(input.model) {
+      : model_(input.model), format_(input.plan.format) {
     const PlanTimer timer(input.times);
     plan_ = make_whole_net_plan(method, model_, input.plan, input.options.device, input.times);
     planned_.name = name;
@@ -31,7 +31,8 @@ class BpMethod : public Method {
   void trace(const ContextPtr& meta, const nn::OptimizerOptions& optimizer,
              MemoryTrace& trace) const override {
     trace.set_stage(describe(stage()));
-    make_trainer(plan_, meta, model_, optimizer, 0)->train(nullptr, nullptr, batch(), {});
+    make_trainer(plan_, meta, model_, optimizer, 0)
+        ->train({.size = batch(), .sample = model_.options().input, .format = format_}, {});
   }
 
   void run(const MethodRun& run, MethodSummary& summary) const override {
@@ -52,8 +53,9 @@ class BpMethod : public Method {
     if (run.observer.trace != nullptr) run.observer.trace->set_stage(describe(stage()));
     const std::unique_ptr<nn::WholeNetTrainer> trainer = make_trainer(
         plan_, context, model_, scaled_optimizer(run.training, batch()), run.training.seed);
-    const std::unique_ptr<nn::Loader> train = data.train(), validation = data.validation(),
-                                      test = data.test();
+    const nn::SampleForm form = format_ ? nn::SampleForm::pixels : nn::SampleForm::values;
+    const std::unique_ptr<nn::Loader> train = data.train(form), validation = data.validation(form),
+                                      test = data.test(form);
     const nn::FitObserver observer = fit_observer(run.observer, stage(), trace);
     nn::FitOptions options = fit_options(run.training, batch(), data.train_count());
     options.name = describe(stage());
@@ -76,6 +78,7 @@ class BpMethod : public Method {
   }
 
   nn::Model& model_;
+  std::optional<nn::PixelFormat> format_;
   WholeNetPlan plan_;
 };
 

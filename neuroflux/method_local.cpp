@@ -59,7 +59,10 @@ class LocalMethod : public Method {
       trace.set_stage(describe(stage));
       LocalBlock block(meta, net.range(planned.first_unit, planned.last_unit),
                        net.input_sample(planned.first_unit), optimizer, 0);
-      block.train(nullptr, nullptr, planned.batch, {});
+      block.train({.size = planned.batch,
+                   .sample = block.sample_shape(),
+                   .format = planned.first_unit == 0 ? plan_.format : std::nullopt},
+                  {});
     }
   }
 

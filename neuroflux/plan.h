@@ -48,6 +48,9 @@ struct PlanOptions {
   /// without improvement.
   bool stop_when_saturated = true;
   std::int64_t patience = 1;
+  /// Of the stored pixels of which the device makes the net's input; none: the host gives it
+  /// values.
+  std::optional<nn::PixelFormat> format = std::nullopt;
 };
 
 /// Throws Error naming the option, its rule and its value.
@@ -103,6 +106,7 @@ struct Plan {
   /// stops `patience` exits behind it: what `optimal` minimises. Equal to predicted_seconds where
   /// nothing stops early.
   double expected_seconds = 0.0;
+  std::optional<nn::PixelFormat> format = std::nullopt;  ///< of the data set's batches, as planned
 };
 
 /// Plans local learning on the device that `target` describes, by `times`. Throws Error for bad

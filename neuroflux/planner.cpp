@@ -30,6 +30,7 @@ void Planner::begin() {
   plan_.cache_views = options_.cache_views;
   plan_.partition = to_string(options_.partition);
   plan_.time_source = times_.source();
+  plan_.format = options_.format;
   plan_.full_parameters = model_.parameter_count();
 }
 
@@ -118,10 +119,18 @@ void Planner::given_units(const std::vector<std::int64_t>& widths) {
   make_net();
 }
 
+// Units behind the first read what a cache gives: values.
+Workload Planner::workload(UnitRange range, std::int64_t batch) const {
+  return {batch,
+          options_.train_count,
+          {options_.validation_count},
+          !last(range.last),
+          range.first == 0 ? options_.format : std::nullopt};
+}
+
 std::int64_t Planner::unit_peak(const LocalUnit& unit, std::int64_t index, std::int64_t batch) {
-  return profiler_.block_peak(
-      {unit}, model_.unit_input_shape(index, 1).sample(),
-      {batch, options_.train_count, {options_.validation_count}, !last(index)});
+  return profiler_.block_peak({unit}, model_.unit_input_shape(index, 1).sample(),
+                              workload({index, index}, batch));
 }
 
 std::int64_t Planner::feasible_batch(const LocalUnit& unit, std::int64_t index) {

@@ -42,6 +42,7 @@ class Planner {
   const BlockPlan& fit_block(UnitRange range);
   BlockPlan largest_fit(UnitRange range, std::int64_t members);
   std::int64_t block_peak(UnitRange range, std::int64_t batch);
+  Workload workload(UnitRange range, std::int64_t batch) const;
   BlockTime time_of(const BlockPlan& block) const;
   double chance(std::int64_t first_unit) const;
   double expected(const BlockPlan& block) const;

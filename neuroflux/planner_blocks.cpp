@@ -80,9 +80,8 @@ std::int64_t Planner::members_batch(UnitRange range) const {
 }
 
 std::int64_t Planner::block_peak(UnitRange range, std::int64_t batch) {
-  return profiler_.block_peak(
-      net_->range(range.first, range.last), net_->input_sample(range.first),
-      {batch, options_.train_count, {options_.validation_count}, !last(range.last)});
+  return profiler_.block_peak(net_->range(range.first, range.last), net_->input_sample(range.first),
+                              workload(range, batch));
 }
 
 const BlockPlan& Planner::fit_block(UnitRange range) {

@@ -23,17 +23,19 @@ class PredictedTimes : public TimeModel {
     LocalBlock block(meta_, {unit}, sample, optimizer_, 0);
     PassTimes times;
     times.stage = proportional(staging(sample), max_batch);
-    times.train = line([&](std::int64_t n) { block.train(nullptr, nullptr, n, {}); },
+    times.train = line([&](std::int64_t n) { block.train({.size = n, .sample = sample}, {}); },
                        2.0 * body + 3.0 * head, updates(parameters), max_batch);
-    times.evaluate = line([&](std::int64_t n) { block.evaluate(nullptr, nullptr, n); }, body + head,
-                          0.0, max_batch);
+    times.evaluate = line([&](std::int64_t n) { block.evaluate({.size = n, .sample = sample}); },
+                          body + head, 0.0, max_batch);
     times.forward =
-        line([&](std::int64_t n) { block.forward(nullptr, n, nullptr); }, body, 0.0, max_batch);
+        line([&](std::int64_t n) { block.forward({.size = n, .sample = sample}, nullptr); }, body,
+             0.0, max_batch);
     return times;
   }
 
   PassTimes whole(nn::Model& model, const nn::Segments& segments, std::int64_t max_batch) override {
     const auto flops = static_cast<double>(model.flops(model.input_shape(1)));
+    const Shape& sample = model.options().input;
     std::unique_ptr<nn::WholeNetTrainer> trainer;
     if (segments.empty())
       trainer = std::make_unique<nn::BpTrainer>(meta_, model, optimizer_, 0);
@@ -41,11 +43,11 @@ class PredictedTimes : public TimeModel {
       trainer = std::make_unique<nn::CheckpointTrainer>(meta_, model, optimizer_, 0, segments);
     const double passes = segments.empty() ? 3.0 : 4.0;  // one more forward
     PassTimes times;
-    times.stage = proportional(staging(model.options().input), max_batch);
-    times.train = line([&](std::int64_t n) { trainer->train(nullptr, nullptr, n, {}); },
+    times.stage = proportional(staging(sample), max_batch);
+    times.train = line([&](std::int64_t n) { trainer->train({.size = n, .sample = sample}, {}); },
                        passes * flops, updates(model.parameter_count()), max_batch);
-    times.evaluate = line([&](std::int64_t n) { trainer->evaluate(nullptr, nullptr, n); }, flops,
-                          0.0, max_batch);
+    times.evaluate = line([&](std::int64_t n) { trainer->evaluate({.size = n, .sample = sample}); },
+                          flops, 0.0, max_batch);
     times.forward = times.evaluate;
     return times;
   }

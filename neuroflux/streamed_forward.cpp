@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "nn/stage_batch.h"
 #include "nn/train_step.h"
 
 namespace nf {
@@ -43,45 +44,48 @@ StreamedForward::StreamedForward(ContextPtr context, const LocalNet& net,
            "streamed forward: every batch must be at least 1");
 }
 
-std::vector<float> StreamedForward::outputs(std::vector<float> samples, std::int64_t count,
+std::vector<float> StreamedForward::outputs(const nn::Batch& samples,
                                             std::int64_t last_unit) const {
   const PhaseScope phase("stream");
+  const std::int64_t count = samples.size;
+  nn::HostBatch input = nn::host_batch(samples, net_.input_sample(0));
+  std::vector<float> features;
   for (std::int64_t i = 0; i <= last_unit; ++i) {
     nn::Unit& unit = net_.model().unit(i);
     const UnitScope scope(unit.name());
     const OnDevice placed(unit, context_, weights_);
-    const Shape input = net_.input_sample(i), output = net_.input_sample(i + 1);
+    const Shape output = net_.input_sample(i + 1);
     const std::int64_t batch = batches_[static_cast<std::size_t>(i)];
     std::vector<float> next(static_cast<std::size_t>(count * output.numel()));
     for (std::int64_t first = 0; first < count; first += batch) {
-      const std::int64_t size = std::min(batch, count - first);
       const Tensor x =
-          nn::stage_images(context_, input, samples.data() + first * input.numel(), size);
+          nn::stage_images(context_, input.part(first, std::min(batch, count - first)));
       unit.forward({}, x).copy_to_host(next.data() + first * output.numel());
     }
-    samples = std::move(next);
-    if (between_ && i < last_unit) between_(i, samples);
+    features = std::move(next);
+    if (between_ && i < last_unit) between_(i, features);
+    input = {.size = count, .sample = output, .images = features.data()};
   }
-  return samples;
+  return features;
 }
 
 std::int64_t StreamedForward::count_correct(const ReadSamples& read, std::int64_t count,
                                             std::int64_t unit) const {
-  const Shape sample = net_.input_sample(0), features = net_.input_sample(unit + 1);
   nn::Module& classifier = net_.classifier(unit);
   const std::int64_t batch = batches_[static_cast<std::size_t>(unit)];
   std::int64_t correct = 0;
   for (std::int64_t first = 0; first < count; first += kPiece) {
-    const std::int64_t n = std::min(kPiece, count - first);
-    std::vector<float> images(static_cast<std::size_t>(n * sample.numel()));
-    std::vector<std::int32_t> labels(static_cast<std::size_t>(n));
-    read(first, n, images.data(), labels.data());
-    const std::vector<float> outputs = this->outputs(std::move(images), n, unit);
+    const nn::Batch samples = read(first, std::min(kPiece, count - first));
+    const std::vector<float> outputs = this->outputs(samples, unit);
+    const nn::HostBatch features{.size = samples.size,
+                                 .sample = net_.input_sample(unit + 1),
+                                 .images = outputs.data(),
+                                 .labels = samples.labels.data()};
     const OnDevice placed(classifier, context_, weights_);
     const nn::Trainable exit{"exit", &classifier, nullptr, nullptr};
-    for (std::int64_t at = 0; at < n; at += batch) {
-      auto [x, y] = nn::stage_batch(context_, features, outputs.data() + at * features.numel(),
-                                    labels.data() + at, std::min(batch, n - at));
+    for (std::int64_t at = 0; at < samples.size; at += batch) {
+      auto [x, y] =
+          nn::stage_batch(context_, features.part(at, std::min(batch, samples.size - at)));
       correct += nn::evaluate_step(exit, std::exchange(x, Tensor()), y).correct;
     }
   }

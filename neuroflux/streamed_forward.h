@@ -7,14 +7,13 @@
 #include <vector>
 
 #include "neuroflux/local_net.h"
+#include "nn/data/batch.h"
 #include "nn/state_dict.h"
 
 namespace nf {
 
-/// Writes samples first..first+n-1 of a data set, (n, H, W, C) floats, and, where `labels` is not
-/// null, their labels.
-using ReadSamples =
-    std::function<void(std::int64_t first, std::int64_t n, float* images, std::int32_t* labels)>;
+/// Samples first..first+n-1 of a data set.
+using ReadSamples = std::function<nn::Batch(std::int64_t first, std::int64_t n)>;
 
 /// Called with the features behind a unit before the next one gets them.
 using BetweenUnits = std::function<void(std::int64_t unit, std::span<float> features)>;
@@ -26,9 +25,8 @@ class StreamedForward {
   StreamedForward(ContextPtr context, const LocalNet& net, const nn::StateDict& weights,
                   std::vector<std::int64_t> batches, BetweenUnits between = {});
 
-  /// Output of units 0..last_unit for `count` samples of the net's input, in evaluation mode.
-  std::vector<float> outputs(std::vector<float> samples, std::int64_t count,
-                             std::int64_t last_unit) const;
+  /// Output of units 0..last_unit for samples of the net's input, in evaluation mode.
+  std::vector<float> outputs(const nn::Batch& samples, std::int64_t last_unit) const;
   /// Samples of a data set of `count` that the exit behind `unit` classifies rightly.
   std::int64_t count_correct(const ReadSamples& read, std::int64_t count, std::int64_t unit) const;
 

@@ -37,7 +37,7 @@ class BatchTime {
 
 /// The passes of one unit with its classifier, or of a whole net.
 struct PassTimes {
-  BatchTime stage;     ///< copying the batch to the device
+  BatchTime stage;     ///< copying the batch to the device, as values
   BatchTime train;     ///< one optimisation step, without staging
   BatchTime evaluate;  ///< unit and classifier in evaluation mode
   BatchTime forward;   ///< the unit alone in evaluation mode

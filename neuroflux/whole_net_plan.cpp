@@ -33,7 +33,11 @@ class Planner {
 
  private:
   Workload workload(std::int64_t batch) const {
-    return {batch, options_.train_count, {options_.validation_count, options_.test_count}, false};
+    return {batch,
+            options_.train_count,
+            {options_.validation_count, options_.test_count},
+            false,
+            options_.format};
   }
 
   void at_once() {

@@ -29,29 +29,25 @@ AccumulateTrainer::AccumulateTrainer(ContextPtr context, Model& model,
       micro_batch_(checked(micro_batch)) {}
 
 template <typename Step>
-StepResult AccumulateTrainer::for_each_part(const float* images, const std::int32_t* labels,
-                                            std::int64_t size, const Step& step) const {
-  NF_CHECK(size >= 1, "accumulate: a batch must have at least one sample, got {}", size);
-  const std::int64_t pixels = model().options().input.numel();
+StepResult AccumulateTrainer::for_each_part(const HostBatch& batch, const Step& step) const {
+  NF_CHECK(batch.size >= 1, "accumulate: a batch must have at least one sample, got {}",
+           batch.size);
   StepResult whole;
-  for (std::int64_t begin = 0; begin < size; begin += micro_batch_) {
-    const std::int64_t count = std::min(micro_batch_, size - begin);
-    const float* first = images == nullptr ? nullptr : images + begin * pixels;
-    const std::int32_t* first_label = labels == nullptr ? nullptr : labels + begin;
-    const double share = static_cast<double>(count) / static_cast<double>(size);
+  for (std::int64_t begin = 0; begin < batch.size; begin += micro_batch_) {
+    const std::int64_t count = std::min(micro_batch_, batch.size - begin);
+    const double share = static_cast<double>(count) / static_cast<double>(batch.size);
     const StepResult part =
-        step(Part{stage(first, first_label, count), begin / micro_batch_, share});
+        step(Part{stage_batch(context(), batch.part(begin, count)), begin / micro_batch_, share});
     whole.loss += share * part.loss;
     whole.correct += part.correct;
   }
   return whole;
 }
 
-StepResult AccumulateTrainer::train(const float* images, const std::int32_t* labels,
-                                    std::int64_t size, const StepOptions& options) {
+StepResult AccumulateTrainer::train(const HostBatch& batch, const StepOptions& options) {
   const UnitScope unit(model().name());
   const GradientScope gradients(optimizer());
-  const StepResult result = for_each_part(images, labels, size, [&](Part part) {
+  const StepResult result = for_each_part(batch, [&](Part part) {
     return add_gradients(trainable(), std::move(part.batch.images), part.batch.labels,
                          options_of_part(options, part.index), part.share);
   });
@@ -60,10 +56,9 @@ StepResult AccumulateTrainer::train(const float* images, const std::int32_t* lab
   return result;
 }
 
-StepResult AccumulateTrainer::evaluate(const float* images, const std::int32_t* labels,
-                                       std::int64_t size) {
+StepResult AccumulateTrainer::evaluate(const HostBatch& batch) {
   const UnitScope unit(model().name());
-  return for_each_part(images, labels, size, [&](Part part) {
+  return for_each_part(batch, [&](Part part) {
     return evaluate_step(trainable(), std::move(part.batch.images), part.batch.labels);
   });
 }

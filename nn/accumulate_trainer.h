@@ -1,6 +1,7 @@
 // Backpropagation in micro-batches: their gradients are added up to those of the batch.
 #pragma once
 
+#include "nn/stage_batch.h"
 #include "nn/whole_net_trainer.h"
 
 namespace nf::nn {
@@ -18,9 +19,8 @@ class AccumulateTrainer : public WholeNetTrainer {
 
   std::int64_t micro_batch() const { return micro_batch_; }
 
-  StepResult train(const float* images, const std::int32_t* labels, std::int64_t size,
-                   const StepOptions& options) override;
-  StepResult evaluate(const float* images, const std::int32_t* labels, std::int64_t size) override;
+  StepResult train(const HostBatch& batch, const StepOptions& options) override;
+  StepResult evaluate(const HostBatch& batch) override;
 
  private:
   struct Part {
@@ -30,8 +30,7 @@ class AccumulateTrainer : public WholeNetTrainer {
   };
   /// Calls `step` for each micro-batch; its results together are those of the batch.
   template <typename Step>
-  StepResult for_each_part(const float* images, const std::int32_t* labels, std::int64_t size,
-                           const Step& step) const;
+  StepResult for_each_part(const HostBatch& batch, const Step& step) const;
 
   std::int64_t micro_batch_;
 };

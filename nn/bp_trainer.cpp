@@ -6,13 +6,11 @@ namespace nf::nn {
 
 BpTrainer::BpTrainer(ContextPtr context, Model& model, const OptimizerOptions& optimizer,
                      std::uint64_t seed)
-    : WholeNetTrainer(std::move(context), model, optimizer, seed),
-      runner_(this->context(), model.options().input) {}
+    : WholeNetTrainer(std::move(context), model, optimizer, seed), runner_(this->context()) {}
 
-StepResult BpTrainer::train(const float* images, const std::int32_t* labels, std::int64_t size,
-                            const StepOptions& options) {
+StepResult BpTrainer::train(const HostBatch& batch, const StepOptions& options) {
   const UnitScope unit(model().name());
-  return runner_.train({trainable()}, images, labels, size, options).front();
+  return runner_.train({trainable()}, batch, options).front();
 }
 
 }  // namespace nf::nn

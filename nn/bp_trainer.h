@@ -11,8 +11,7 @@ class BpTrainer : public WholeNetTrainer {
   BpTrainer(ContextPtr context, Model& model, const OptimizerOptions& optimizer,
             std::uint64_t seed);
 
-  StepResult train(const float* images, const std::int32_t* labels, std::int64_t size,
-                   const StepOptions& options) override;
+  StepResult train(const HostBatch& batch, const StepOptions& options) override;
   /// Steps that were replayed from a graph.
   std::int64_t replays() const { return runner_.replays(); }
 

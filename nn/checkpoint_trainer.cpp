@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "nn/stage_batch.h"
+
 namespace nf::nn {
 namespace {
 
@@ -104,11 +106,10 @@ Tensor CheckpointTrainer::backward(std::size_t segment, Tensor x, Tensor gradien
   return input_gradient;
 }
 
-StepResult CheckpointTrainer::train(const float* images, const std::int32_t* labels,
-                                    std::int64_t size, const StepOptions& options) {
+StepResult CheckpointTrainer::train(const HostBatch& batch, const StepOptions& options) {
   const UnitScope unit(model().name());
   const GradientScope gradients(optimizer());
-  auto [x, y] = stage(images, labels, size);
+  auto [x, y] = stage_batch(context(), batch);
   std::vector<Tensor> inputs(segments_.size());  // of each segment
   inputs[0] = std::move(x);
   {

@@ -29,8 +29,7 @@ class CheckpointTrainer : public WholeNetTrainer {
 
   const Segments& segments() const { return segments_; }
 
-  StepResult train(const float* images, const std::int32_t* labels, std::int64_t size,
-                   const StepOptions& options) override;
+  StepResult train(const HostBatch& batch, const StepOptions& options) override;
 
  private:
   std::size_t last() const { return segments_.size() - 1; }

@@ -66,20 +66,19 @@ void launch_copies(Backend& backend, StepSlot* slot) {
 
 }  // namespace
 
-std::vector<StepResult> StepRunner::train(const Chain& chain, const float* images,
-                                          const std::int32_t* labels, std::int64_t size,
+std::vector<StepResult> StepRunner::train(const Chain& chain, const HostBatch& batch,
                                           const StepOptions& options) {
-  Staged staged = stage(chain, images, labels, size);
+  Staged staged = stage(chain, batch);
   const bool replays =
       context_->graphs() && !context_->is_meta() && !context_->pool().traced() && capturable(chain);
-  if (replays && (known_.contains(size) || known_.size() < kMostSizes)) {
-    Known& known = known_[size];
+  if (replays && (known_.contains(batch.size) || known_.size() < kMostSizes)) {
+    Known& known = known_[batch.size];
     if (Beginning now = beginning(staged, options); known.beginning != now) {
       known = {std::move(now)};
     } else {
       if (known.calls == nullptr && started(chain)) {
         capture(chain, std::move(staged), options, known);
-        staged = stage(chain, images, labels, size);
+        staged = stage(chain, batch);
       }
       if (known.calls != nullptr && known.beginning == beginning(staged, options))
         return replay(chain, staged, options, known);
@@ -90,8 +89,7 @@ std::vector<StepResult> StepRunner::train(const Chain& chain, const float* image
 
 void StepRunner::forget() { known_.clear(); }
 
-StepRunner::Staged StepRunner::stage(const Chain& chain, const float* images,
-                                     const std::int32_t* labels, std::int64_t size) const {
+StepRunner::Staged StepRunner::stage(const Chain& chain, const HostBatch& batch) const {
   Staged staged;
   // There for every step, so that all ask for the same memory.
   if (context_->graphs()) {
@@ -99,7 +97,7 @@ StepRunner::Staged StepRunner::stage(const Chain& chain, const float* images,
     staged.slots =
         Tensor::empty(context_, {bytes_for(chain.size())}, DType::u8, Category::workspace);
   }
-  staged.batch = stage_batch(context_, sample_shape_, images, labels, size);
+  staged.batch = stage_batch(context_, batch);
   return staged;
 }
 

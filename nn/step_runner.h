@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "nn/stage_batch.h"
 #include "nn/train_step.h"
 
 namespace nf::nn {
@@ -23,15 +24,14 @@ using Chain = std::vector<Trainable>;
 /// trace, so where a trace is kept steps are made call by call.
 class StepRunner {
  public:
-  /// `sample_shape` (H, W, C) is one sample of the chain's input.
-  StepRunner(ContextPtr context, const Shape& sample_shape)
-      : context_(std::move(context)), sample_shape_(sample_shape) {}
+  explicit StepRunner(ContextPtr context) : context_(std::move(context)) {}
 
-  /// Stages `size` samples, images (size, H, W, C) and labels, and trains each of `chain` on them.
-  /// The chain must be the same in each call until forget(). Null pointers are allowed on a meta
-  /// context. Throws as train_step does; in a replay those behind the one that failed have trained.
-  std::vector<StepResult> train(const Chain& chain, const float* images, const std::int32_t* labels,
-                                std::int64_t size, const StepOptions& options);
+  /// Stages the batch, in whichever form it is, and trains each of `chain` on it; what makes values
+  /// of pixels is no part of what is captured. The chain and the shape of samples must be the same
+  /// in each call until forget(). Throws as stage_batch and train_step do; in a replay those behind
+  /// the one that failed have trained.
+  std::vector<StepResult> train(const Chain& chain, const HostBatch& batch,
+                                const StepOptions& options);
 
   /// To be called before parameters or optimizers leave their memory.
   void forget();
@@ -59,15 +59,13 @@ class StepRunner {
     DeviceBatch batch;
   };
 
-  Staged stage(const Chain& chain, const float* images, const std::int32_t* labels,
-               std::int64_t size) const;
+  Staged stage(const Chain& chain, const HostBatch& batch) const;
   Beginning beginning(const Staged& staged, const StepOptions& options) const;
   void capture(const Chain& chain, Staged staged, const StepOptions& options, Known& known);
   std::vector<StepResult> replay(const Chain& chain, Staged& staged, const StepOptions& options,
                                  const Known& known);
 
   ContextPtr context_;
-  Shape sample_shape_;
   std::map<std::int64_t, Known> known_;  // by batch size
   std::int64_t replays_ = 0;
 };

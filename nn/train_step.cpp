@@ -28,25 +28,6 @@ CrossEntropy forward(const Trainable& trainable, const Pass& pass, Tensor input,
 
 }  // namespace
 
-Tensor stage_images(const ContextPtr& context, const Shape& sample_shape, const float* images,
-                    std::int64_t size) {
-  const OpScope op("stage_batch");
-  std::vector<std::int64_t> extents{size};
-  for (const std::int64_t extent : sample_shape.extents()) extents.push_back(extent);
-  Tensor tensor = Tensor::empty(context, Shape(extents), DType::f32, Category::input);
-  tensor.copy_from_host(images);
-  return tensor;
-}
-
-DeviceBatch stage_batch(const ContextPtr& context, const Shape& sample_shape, const float* images,
-                        const std::int32_t* labels, std::int64_t size) {
-  const OpScope op("stage_batch");
-  DeviceBatch batch{stage_images(context, sample_shape, images, size),
-                    Tensor::empty(context, {size}, DType::i32, Category::input)};
-  batch.labels.copy_from_host(labels);
-  return batch;
-}
-
 GradientScope::~GradientScope() {
   const PhaseScope phase("update");
   optimizer_.zero_grad();

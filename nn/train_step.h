@@ -30,19 +30,6 @@ struct StepResult {
   std::int64_t correct = 0;  ///< samples classified rightly
 };
 
-/// A batch on its device: images (N, H, W, C) f32 and labels (N) i32.
-struct DeviceBatch {
-  Tensor images;
-  Tensor labels;
-};
-
-/// Copies a batch of `size` samples from the host. Null pointers are allowed on a meta context.
-DeviceBatch stage_batch(const ContextPtr& context, const Shape& sample_shape, const float* images,
-                        const std::int32_t* labels, std::int64_t size);
-
-Tensor stage_images(const ContextPtr& context, const Shape& sample_shape, const float* images,
-                    std::int64_t size);
-
 /// Gradients end with their step, also with one that throws: the next would add to them.
 class GradientScope {
  public:

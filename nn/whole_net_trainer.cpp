@@ -1,5 +1,7 @@
 #include "nn/whole_net_trainer.h"
 
+#include "nn/stage_batch.h"
+
 namespace nf::nn {
 
 WholeNetTrainer::WholeNetTrainer(ContextPtr context, Model& model,
@@ -24,26 +26,18 @@ Trainable WholeNetTrainer::trainable() const {
   return {model_.name(), &model_, nullptr, optimizer_.get()};
 }
 
-DeviceBatch WholeNetTrainer::stage(const float* images, const std::int32_t* labels,
-                                   std::int64_t size) const {
-  return stage_batch(context_, model_.options().input, images, labels, size);
-}
-
 std::vector<StepResult> WholeNetTrainer::train_batch(const Batch& batch,
                                                      const StepOptions& options) {
-  check_batch(batch, model_.options().input);
-  return {train(batch.images.data(), batch.labels.data(), batch.size, options)};
+  return {train(host_batch(batch, model_.options().input), options)};
 }
 
 std::vector<StepResult> WholeNetTrainer::evaluate_batch(const Batch& batch) {
-  check_batch(batch, model_.options().input);
-  return {evaluate(batch.images.data(), batch.labels.data(), batch.size)};
+  return {evaluate(host_batch(batch, model_.options().input))};
 }
 
-StepResult WholeNetTrainer::evaluate(const float* images, const std::int32_t* labels,
-                                     std::int64_t size) {
+StepResult WholeNetTrainer::evaluate(const HostBatch& batch) {
   const UnitScope unit(model_.name());
-  auto [x, y] = stage(images, labels, size);
+  auto [x, y] = stage_batch(context_, batch);
   return evaluate_step(trainable(), std::move(x), y);
 }
 

@@ -23,16 +23,13 @@ class WholeNetTrainer : public BatchTrainer {
   std::vector<StepResult> train_batch(const Batch& batch, const StepOptions& options) override;
   std::vector<StepResult> evaluate_batch(const Batch& batch) override;
 
-  /// The same steps on memory that the caller holds; null on a meta context. What they throw and
-  /// what they promise then is what train_step says.
-  virtual StepResult train(const float* images, const std::int32_t* labels, std::int64_t size,
-                           const StepOptions& options) = 0;
-  virtual StepResult evaluate(const float* images, const std::int32_t* labels, std::int64_t size);
+  /// The same steps on memory that the caller holds. What they throw and what they promise then is
+  /// what train_step says.
+  virtual StepResult train(const HostBatch& batch, const StepOptions& options) = 0;
+  virtual StepResult evaluate(const HostBatch& batch);
 
  protected:
   Trainable trainable() const;
-  /// The batch on the device.
-  DeviceBatch stage(const float* images, const std::int32_t* labels, std::int64_t size) const;
   const ContextPtr& context() const { return context_; }
   Model& model() const { return model_; }
   Optimizer& optimizer() const { return *optimizer_; }

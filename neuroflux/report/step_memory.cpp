@@ -43,7 +43,7 @@ StepMemory trace_step(const RunRecord& run, const MethodSummary& method,
   if (plan == nullptr) {
     TraceScope recording(meta->pool(), &trace);
     const auto trainer = make_trainer(whole_net_plan(method), meta, *model, optimizer, 0);
-    trainer->train(nullptr, nullptr, step.batch, {});
+    trainer->train({.size = step.batch, .sample = run.summary.input}, {});
     recording.end();
   } else {
     NF_CHECK(!plan->blocks.empty(), "trace: the plan of {} has no blocks", method.name);
@@ -59,7 +59,7 @@ StepMemory trace_step(const RunRecord& run, const MethodSummary& method,
     TraceScope recording(meta->pool(), &trace);
     LocalBlock block(meta, net.range(largest->first_unit, largest->last_unit),
                      net.input_sample(largest->first_unit), optimizer, 0);
-    block.train(nullptr, nullptr, step.batch, {});
+    block.train({.size = step.batch, .sample = block.sample_shape()}, {});
     recording.end();
   }
   step.events = trace.events();

@@ -2,29 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <utility>
-#include <vector>
 
-#include "engine/error.h"
-#include "engine/shape.h"
+#include "nn/data/batch.h"
 
 namespace nf::nn {
-
-struct Batch {
-  std::int64_t size = 0;
-  std::vector<float> images;         // (size, H, W, C)
-  std::vector<std::int32_t> labels;  // (size)
-};
-
-/// Throws Error unless the batch holds the values and labels of `size` samples of that shape, at
-/// least one: what reads it goes by `size` alone.
-inline void check_batch(const Batch& batch, const Shape& sample) {
-  NF_CHECK(batch.size >= 1 && std::cmp_equal(batch.labels.size(), batch.size) &&
-               std::cmp_equal(batch.images.size(), batch.size * sample.numel()),
-           "batch: {} samples of {} must come with {} values and {} labels, got {} and {}",
-           batch.size, sample.str(), batch.size * sample.numel(), batch.size, batch.images.size(),
-           batch.labels.size());
-}
 
 /// A set of samples that can be read again and again. Not thread safe: one consumer.
 class BatchSource {

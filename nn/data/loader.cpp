@@ -29,7 +29,10 @@ Loader::Loader(std::shared_ptr<const ImageSet> set, std::vector<std::int64_t> in
     NF_CHECK(index >= 0 && index < set_->count, "loader: index must be in [0, {}), is {}",
              set_->count, index);
   sample_shape_ = transform_.output_shape(*set_);
-  sample_size_ = sample_shape_.numel();
+  if (options_.form == SampleForm::pixels) {
+    format_ = transform_.pixel_format(*set_);
+    tables_ = transform_.tables();
+  }
   for (int i = 0; i < options_.threads; ++i)
     threads_.emplace_back([this](const std::stop_token& stop) { work(stop); });
 }
@@ -52,11 +55,10 @@ void Loader::start(std::int64_t batch, std::int64_t epoch) {
     for (std::size_t i = 0; i < order_.size(); ++i)
       order_[i] = indices_[static_cast<std::size_t>(shuffled[i])];
   }
-  augment_key_ = random_key(options_.seed, Purpose::augment, static_cast<std::uint64_t>(epoch));
+  augment_key_ = augment_key(epoch);
   slots_.resize(static_cast<std::size_t>(std::min(options_.prefetch_batches + 1, batches)));
   for (Slot& slot : slots_) {
-    slot.batch.images.resize(static_cast<std::size_t>(batch_ * sample_size_));
-    slot.batch.labels.resize(static_cast<std::size_t>(batch_));
+    resize(slot.batch, batch_);
     slot.number = -1;
     slot.left = 0;
     slot.exception = nullptr;
@@ -87,21 +89,16 @@ const Batch* Loader::next() {
   return &slot.batch;
 }
 
-std::int32_t Loader::read_sample(std::int64_t position, float* out, std::int64_t epoch) const {
-  if (!options_.augment || position < 0 || position >= count()) return read(position, out, nullptr);
-  const std::int64_t index = indices_[static_cast<std::size_t>(position)];
-  RandomStream augment(
-      random_key(options_.seed, Purpose::augment, static_cast<std::uint64_t>(epoch)),
-      static_cast<std::uint64_t>(index));
-  return read(position, out, &augment);
-}
-
-std::int32_t Loader::read(std::int64_t position, float* out, RandomStream* augment) const {
-  NF_CHECK(position >= 0 && position < count(), "loader: sample must be in [0, {}), is {}", count(),
-           position);
-  const std::int64_t index = indices_[static_cast<std::size_t>(position)];
-  transform_.apply(*set_, index, out, augment);
-  return set_->labels[static_cast<std::size_t>(index)];
+Batch Loader::read(std::int64_t first, std::int64_t n, std::int64_t epoch) const {
+  NF_CHECK(first >= 0 && n >= 1 && n <= count() - first,
+           "loader: samples must be in [0, {}), are {} from the {}th on", count(), n, first);
+  NF_CHECK(epoch >= 0, "loader: epoch must not be negative, is {}", epoch);
+  const std::uint64_t key = augment_key(epoch);
+  Batch batch;
+  resize(batch, n);
+  for (std::int64_t i = 0; i < n; ++i)
+    write_sample(batch, i, indices_[static_cast<std::size_t>(first + i)], key);
+  return batch;
 }
 
 void Loader::work(const std::stop_token& stop) {
@@ -145,9 +142,7 @@ Loader::Task Loader::claim() {
     slot.left = batch_size;
     slot.exception = nullptr;
     // Only the last batch is shorter, so this shrinks and never allocates.
-    slot.batch.size = batch_size;
-    slot.batch.images.resize(static_cast<std::size_t>(batch_size * sample_size_));
-    slot.batch.labels.resize(static_cast<std::size_t>(batch_size));
+    resize(slot.batch, batch_size);
   }
   const std::int64_t size = std::min(kTaskSamples, batch_size - first);
   const Task task{.slot = &slot, .first = first, .size = size, .position = claimed_};
@@ -156,15 +151,42 @@ Loader::Task Loader::claim() {
 }
 
 void Loader::prepare(const Task& task) const {
-  Batch& batch = task.slot->batch;
   for (std::int64_t i = 0; i < task.size; ++i) {
     const std::int64_t index = order_[static_cast<std::size_t>(task.position + i)];
-    float* out = batch.images.data() + (task.first + i) * sample_size_;
-    RandomStream augment(augment_key_, static_cast<std::uint64_t>(index));
-    transform_.apply(*set_, index, out, options_.augment ? &augment : nullptr);
-    batch.labels[static_cast<std::size_t>(task.first + i)] =
-        set_->labels[static_cast<std::size_t>(index)];
+    write_sample(task.slot->batch, task.first + i, index, augment_key_);
   }
+}
+
+void Loader::resize(Batch& batch, std::int64_t size) const {
+  const auto count = static_cast<std::size_t>(size);
+  batch.size = size;
+  batch.labels.resize(count);
+  batch.format = format_;
+  if (format_) {
+    batch.pixels.resize(count * static_cast<std::size_t>(set_->image_size()));
+    batch.windows.resize(count);
+    batch.tables = tables_;
+  } else {
+    batch.images.resize(count * static_cast<std::size_t>(sample_shape_.numel()));
+  }
+}
+
+std::uint64_t Loader::augment_key(std::int64_t epoch) const {
+  return random_key(options_.seed, Purpose::augment, static_cast<std::uint64_t>(epoch));
+}
+
+void Loader::write_sample(Batch& batch, std::int64_t at, std::int64_t index,
+                          std::uint64_t augment_key) const {
+  RandomStream random(augment_key, static_cast<std::uint64_t>(index));
+  RandomStream* augment = options_.augment ? &random : nullptr;
+  if (format_) {
+    const std::int64_t size = set_->image_size();
+    std::copy_n(set_->pixels.data() + index * size, size, batch.pixels.data() + at * size);
+    batch.windows[static_cast<std::size_t>(at)] = transform_.window(*set_, augment);
+  } else {
+    transform_.apply(*set_, index, batch.images.data() + at * sample_shape_.numel(), augment);
+  }
+  batch.labels[static_cast<std::size_t>(at)] = set_->labels[static_cast<std::size_t>(index)];
 }
 
 }  // namespace nf::nn

@@ -6,6 +6,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stop_token>
 #include <thread>
 #include <vector>
@@ -20,6 +21,8 @@ struct LoaderOptions {
   bool shuffle = false;
   /// Draw the transform's crop and flip anew for each sample and epoch.
   bool augment = false;
+  /// Pixels: stored images as they are, with the transform's windows and tables beside them.
+  SampleForm form = SampleForm::values;
   std::uint64_t seed = 0;
   int threads = 1;
   /// Batches prepared ahead of the one that the consumer holds.
@@ -42,13 +45,13 @@ class Loader : public BatchSource {
   /// Throws what preparing this batch threw, again at each call until the next start.
   const Batch* next() override;
 
-  /// Writes sample `position` of the unshuffled order, not augmented, as (H, W, C), and returns its
-  /// label. Independent of start and next; may be called from any thread.
-  std::int32_t read_sample(std::int64_t position, float* out) const {
-    return read(position, out, nullptr);
-  }
-  /// The same as the loader prepares it in that epoch, augmented where it augments.
-  std::int32_t read_sample(std::int64_t position, float* out, std::int64_t epoch) const;
+  /// What its batches look like; none where they hold values.
+  const std::optional<PixelFormat>& format() const { return format_; }
+
+  /// Samples first..first+n-1 of the unshuffled order as the loader prepares them in that epoch,
+  /// augmented where it augments. Independent of start and next; may be called from any thread.
+  /// Throws Error for a sample out of range.
+  Batch read(std::int64_t first, std::int64_t n, std::int64_t epoch) const;
 
   /// Seconds that `next` has waited for the background threads, since construction.
   double wait_seconds() const { return wait_seconds_; }
@@ -68,11 +71,15 @@ class Loader : public BatchSource {
     std::int64_t position;  // of the first within the epoch
   };
 
-  std::int32_t read(std::int64_t position, float* out, RandomStream* augment) const;
   void work(const std::stop_token& stop);
   bool claimable() const;
   Task claim();
   void prepare(const Task& task) const;
+  void resize(Batch& batch, std::int64_t size) const;
+  /// What augments samples in that epoch, with the sample's index.
+  std::uint64_t augment_key(std::int64_t epoch) const;
+  void write_sample(Batch& batch, std::int64_t at, std::int64_t index,
+                    std::uint64_t augment_key) const;
   Slot& slot_of(std::int64_t number) {
     return slots_[static_cast<std::size_t>(number) % slots_.size()];
   }
@@ -84,7 +91,8 @@ class Loader : public BatchSource {
   Transform transform_;
   LoaderOptions options_;
   Shape sample_shape_;
-  std::int64_t sample_size_ = 0;
+  std::optional<PixelFormat> format_;
+  std::vector<float> tables_;  // of the transform, for batches of pixels
 
   // The consumer's own.
   bool started_ = false;

@@ -51,32 +51,37 @@ TrainingData::TrainingData(ImageSet train, ImageSet test, const TrainingDataOpti
   sample_shape_ = transform_.output_shape(*train_);
 }
 
-std::unique_ptr<Loader> TrainingData::train() const {
+std::unique_ptr<Loader> TrainingData::train(SampleForm form) const {
   return std::make_unique<Loader>(train_, split_.train, transform_,
                                   LoaderOptions{.shuffle = true,
                                                 .augment = augments(),
+                                                .form = form,
                                                 .seed = options_.seed,
                                                 .threads = options_.threads});
 }
 
 std::unique_ptr<Loader> TrainingData::in_order(const std::shared_ptr<const ImageSet>& set,
-                                               const std::vector<std::int64_t>& indices) const {
+                                               const std::vector<std::int64_t>& indices,
+                                               SampleForm form) const {
   return std::make_unique<Loader>(set, indices, transform_,
-                                  LoaderOptions{.threads = options_.threads});
+                                  LoaderOptions{.form = form, .threads = options_.threads});
 }
 
-std::unique_ptr<Loader> TrainingData::train_in_order() const {
-  return in_order(train_, split_.train);
+std::unique_ptr<Loader> TrainingData::train_in_order(SampleForm form) const {
+  return in_order(train_, split_.train, form);
 }
-std::unique_ptr<Loader> TrainingData::train_augmented_in_order() const {
+std::unique_ptr<Loader> TrainingData::train_augmented_in_order(SampleForm form) const {
   return std::make_unique<Loader>(
       train_, split_.train, transform_,
-      LoaderOptions{.augment = augments(), .seed = options_.seed, .threads = options_.threads});
+      LoaderOptions{
+          .augment = augments(), .form = form, .seed = options_.seed, .threads = options_.threads});
 }
-std::unique_ptr<Loader> TrainingData::validation() const {
-  return in_order(train_, split_.validation);
+std::unique_ptr<Loader> TrainingData::validation(SampleForm form) const {
+  return in_order(train_, split_.validation, form);
 }
-std::unique_ptr<Loader> TrainingData::test() const { return in_order(test_, test_indices_); }
+std::unique_ptr<Loader> TrainingData::test(SampleForm form) const {
+  return in_order(test_, test_indices_, form);
+}
 
 namespace {
 

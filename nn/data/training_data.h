@@ -43,18 +43,21 @@ class TrainingData {
   bool augments() const { return options_.crop_padding > 0 || options_.flip; }
   const TransformOptions& transform() const { return transform_.options(); }
 
+  /// What loaders of pixels hand out.
+  PixelFormat pixel_format() const { return transform_.pixel_format(*train_); }
+
   /// Shuffled and augmented, anew each epoch.
-  std::unique_ptr<Loader> train() const;
+  std::unique_ptr<Loader> train(SampleForm form = SampleForm::values) const;
   /// The same images in order, not augmented.
-  std::unique_ptr<Loader> train_in_order() const;
+  std::unique_ptr<Loader> train_in_order(SampleForm form = SampleForm::values) const;
   /// In order too, each augmented as in the same epoch of train().
-  std::unique_ptr<Loader> train_augmented_in_order() const;
-  std::unique_ptr<Loader> validation() const;
-  std::unique_ptr<Loader> test() const;
+  std::unique_ptr<Loader> train_augmented_in_order(SampleForm form = SampleForm::values) const;
+  std::unique_ptr<Loader> validation(SampleForm form = SampleForm::values) const;
+  std::unique_ptr<Loader> test(SampleForm form = SampleForm::values) const;
 
  private:
   std::unique_ptr<Loader> in_order(const std::shared_ptr<const ImageSet>& set,
-                                   const std::vector<std::int64_t>& indices) const;
+                                   const std::vector<std::int64_t>& indices, SampleForm form) const;
 
   std::shared_ptr<const ImageSet> train_;
   std::shared_ptr<const ImageSet> test_;

@@ -10,6 +10,9 @@ namespace {
 
 using Table = std::array<float, 256>;
 
+// Beyond it a size is a mistake, and an ImageWindow could not tell where the image lies.
+constexpr std::int64_t kMostSize = std::int64_t{1} << 29;
+
 /// Where the output window lies in the stored image, and how pixels become floats.
 struct Window {
   std::int64_t height, width, channels;  // of the output
@@ -68,6 +71,9 @@ Transform::Transform(TransformOptions options) : options_(std::move(options)) {
   NF_CHECK(pad_height >= 0 && pad_width >= 0 && crop_padding >= 0,
            "transform: sizes must not be negative, are pad {}x{} and crop {}", pad_height,
            pad_width, crop_padding);
+  NF_CHECK(std::max({pad_height, pad_width, crop_padding}) <= kMostSize,
+           "transform: sizes must be at most {}, are pad {}x{} and crop {}", kMostSize, pad_height,
+           pad_width, crop_padding);
   NF_CHECK(mean.empty() || std.empty() || mean.size() == std.size(),
            "transform: mean and std need one value per channel, have {} and {}", mean.size(),
            std.size());
@@ -96,27 +102,44 @@ Shape Transform::output_shape(const ImageSet& set) const {
   return {height, width, set.channels};
 }
 
+ImageWindow Transform::window(const ImageSet& set, RandomStream* augment) const {
+  const Shape shape = output_shape(set);
+  std::int64_t top = -((shape[0] - set.height) / 2), left = -((shape[1] - set.width) / 2);
+  bool flip = false;
+  if (augment && options_.crop_padding > 0) {
+    const auto moves = static_cast<std::uint64_t>(2 * options_.crop_padding + 1);
+    top += static_cast<std::int64_t>(augment->below(moves)) - options_.crop_padding;
+    left += static_cast<std::int64_t>(augment->below(moves)) - options_.crop_padding;
+  }
+  if (augment && options_.flip) flip = augment->uniform() < 0.5F;
+  return {static_cast<std::int32_t>(top), static_cast<std::int32_t>(left), flip ? 1 : 0};
+}
+
+std::vector<float> Transform::tables() const {
+  std::vector<float> values;
+  for (const Table& table : tables_) values.insert(values.end(), table.begin(), table.end());
+  return values;
+}
+
+PixelFormat Transform::pixel_format(const ImageSet& set) const {
+  return {{set.height, set.width, set.channels}, static_cast<std::int64_t>(tables_.size())};
+}
+
 void Transform::apply(const ImageSet& set, std::int64_t index, float* out,
                       RandomStream* augment) const {
   const Shape shape = output_shape(set);
   NF_CHECK(index >= 0 && index < set.count, "transform: index must be in [0, {}), is {}", set.count,
            index);
-  const std::int64_t height = shape[0], width = shape[1], channels = shape[2];
-  Window window{.height = height,
-                .width = width,
-                .channels = channels,
-                .top = -((height - set.height) / 2),
-                .left = -((width - set.width) / 2),
-                .flip = false,
-                .tables = tables_.data(),
-                .table_step = tables_.size() > 1 ? 1 : 0};
-  if (augment && options_.crop_padding > 0) {
-    const auto moves = static_cast<std::uint64_t>(2 * options_.crop_padding + 1);
-    window.top += static_cast<std::int64_t>(augment->below(moves)) - options_.crop_padding;
-    window.left += static_cast<std::int64_t>(augment->below(moves)) - options_.crop_padding;
-  }
-  if (augment && options_.flip) window.flip = augment->uniform() < 0.5F;
-
+  const ImageWindow shown = this->window(set, augment);
+  const std::int64_t channels = shape[2];
+  const Window window{.height = shape[0],
+                      .width = shape[1],
+                      .channels = channels,
+                      .top = shown.top,
+                      .left = shown.left,
+                      .flip = shown.flip != 0,
+                      .tables = tables_.data(),
+                      .table_step = tables_.size() > 1 ? 1 : 0};
   const std::uint8_t* image = set.pixels.data() + index * set.image_size();
   switch (channels) {
     case 1:

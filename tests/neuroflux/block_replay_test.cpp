@@ -20,7 +20,7 @@ struct Outcome {
 
 /// Eight steps; between them what a training does: a validation, the features for the next block,
 /// and once the block leaves the device and returns.
-Outcome train(const ContextPtr& context) {
+Outcome train(const ContextPtr& context, const std::optional<nn::PixelFormat>& format) {
   const auto net = nn::make_model(
       "resnet18", {.input = {16, 16, 3}, .classes = 10, .width = 0.0625, .dropout = 0.2});
   const auto rule = make_auxiliary_rule("adaptive");
@@ -29,26 +29,26 @@ Outcome train(const ContextPtr& context) {
   const nn::OptimizerOptions optimizer{.learning_rate = 0.02, .max_gradient_norm = 3.0};
   LocalBlock block(context, local.range(0, 2), local.input_sample(0), optimizer, 1);
   const bool meta = context->is_meta();
-  PhaseRecorder phases(context, local.input_sample(0), kBatch);
-  HostData data(local.input_sample(0), kBatch);
+  const Shape sample = local.input_sample(0);
+  PhaseRecorder phases(context, sample, format, kBatch);
+  nn::Batch data = host_data(sample, format, kBatch);
   std::vector<float> features(
       static_cast<std::size_t>(meta ? 0 : kBatch * block.output_sample_shape().numel()));
   Outcome outcome;
   for (int step = 0; step < 8; ++step) {
-    for (float& value : data.images) value *= 0.9F;
+    for (float& value : format ? data.tables : data.images) value *= 0.9F;
     const nn::StepOptions options{
         .rate_factor = 1.0 / (1 + step),
         .dropout_key = random_key(9, Purpose::dropout, static_cast<std::uint64_t>(step))};
     phases.run(fmt::format("step {}", step), [&] {
       std::vector<double> losses;
       for (const nn::StepResult& result :
-           block.train(meta ? nullptr : data.images.data(), meta ? nullptr : data.labels.data(),
-                       kBatch, options))
+           block.train(meta ? phases.batch(kBatch) : nn::host_batch(data, sample), options))
         losses.push_back(result.loss);
       outcome.losses.push_back(losses);
     });
-    if (step == 3) block.evaluate(phases.images(), phases.labels(), kBatch);
-    if (step == 4) block.forward(phases.images(), kBatch, meta ? nullptr : features.data());
+    if (step == 3) block.evaluate(phases.batch(kBatch));
+    if (step == 4) block.forward(phases.batch(kBatch), meta ? nullptr : features.data());
     if (step == 5 && !meta) {
       block.leave_device();
       block.return_to_device();
@@ -70,16 +70,19 @@ TEST(BlockReplay, HasTheBitsAndTheMemoryOfStepsMadeCallByCall) {
                           .threads = 1,
                           .graphs = graphs};
   };
-  const Outcome replayed = train(Context::create(device(true)));
-  const Outcome eager = train(Context::create(device(false)));
-  // Step 0 warms up; behind the block's return step 6 does.
-  EXPECT_EQ(replayed.replays, 6);
-  EXPECT_EQ(eager.replays, 0);
-  EXPECT_EQ(replayed.losses, eager.losses);
-  ASSERT_EQ(replayed.losses.front().size(), 3U);
-  for (const auto& [name, value] : eager.state)
-    EXPECT_EQ(replayed.state.at(name).values, value.values) << name;
-  EXPECT_EQ(replayed.peaks, train(make_meta_context(device(true))).peaks);
+  for (const auto& format : {std::optional<nn::PixelFormat>(), {nn::PixelFormat{{14, 17, 3}, 3}}}) {
+    SCOPED_TRACE(format ? "pixels" : "values");
+    const Outcome replayed = train(Context::create(device(true)), format);
+    const Outcome eager = train(Context::create(device(false)), format);
+    // Step 0 warms up; behind the block's return step 6 does.
+    EXPECT_EQ(replayed.replays, 6);
+    EXPECT_EQ(eager.replays, 0);
+    EXPECT_EQ(replayed.losses, eager.losses);
+    ASSERT_EQ(replayed.losses.front().size(), 3U);
+    for (const auto& [name, value] : eager.state)
+      EXPECT_EQ(replayed.state.at(name).values, value.values) << name;
+    EXPECT_EQ(replayed.peaks, train(make_meta_context(device(true)), format).peaks);
+  }
 }
 
 }  // namespace

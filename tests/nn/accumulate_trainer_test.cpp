@@ -108,8 +108,7 @@ TEST(Accumulate, WithBatchNormItIsTheLoopWrittenOut) {
     for (std::int64_t begin = 0; begin < 7; begin += kMicroBatch) {
       const Batch part = part_of(batch, begin, std::min<std::int64_t>(7, begin + kMicroBatch));
       const double share = static_cast<double>(part.size) / 7;
-      const DeviceBatch staged = stage_batch(context, model->options().input, part.images.data(),
-                                             part.labels.data(), part.size);
+      const DeviceBatch staged = stage_batch(context, host_batch(part, model->options().input));
       Tape tape;
       const Tensor logits = model->forward({.tape = &tape, .training = true}, staged.images);
       const CrossEntropy loss = softmax_cross_entropy_with_gradient(&tape, logits, staged.labels);
@@ -218,9 +217,10 @@ TEST(Accumulate, RefusesNonsense) {
                     HasSubstr(fmt::format("micro-batch must be at least 1, got {}", micro_batch))));
   EXPECT_FALSE(model->materialized());
   AccumulateTrainer trainer(context, *model, {}, kSeed, 2);
-  EXPECT_THAT([&] { trainer.train(nullptr, nullptr, 0, {}); },
+  const HostBatch none{.size = 0, .sample = model->options().input};
+  EXPECT_THAT([&] { trainer.train(none, {}); },
               ThrowsMessage<Error>(HasSubstr("at least one sample, got 0")));
-  EXPECT_THROW(trainer.evaluate(nullptr, nullptr, 0), Error);
+  EXPECT_THROW(trainer.evaluate(none), Error);
 }
 
 }  // namespace

@@ -57,7 +57,13 @@ std::vector<double> losses(const Run& run, const ContextOptions& device, double 
       const double error = noise * (2.0 * static_cast<double>(errors.uniform()) - 1.0);
       value = static_cast<float>(static_cast<double>(random.normal()) * (1.0 + error));
     }
-    result.push_back(trainer.train(images.data(), labels.data(), kBatch, {}).loss);
+    result.push_back(trainer
+                         .train({.size = kBatch,
+                                 .sample = run.options.input,
+                                 .images = images.data(),
+                                 .labels = labels.data()},
+                                {})
+                         .loss);
   }
   return result;
 }

@@ -64,7 +64,9 @@ class OneImage : public BatchSource {
   void start(std::int64_t, std::int64_t) override { read_ = false; }
   const Batch* next() override {
     if (std::exchange(read_, true)) return nullptr;
-    batch_ = {1, std::vector<float>(static_cast<std::size_t>(sample_.numel())), {0}};
+    batch_.size = 1;
+    batch_.images.assign(static_cast<std::size_t>(sample_.numel()), 0.0F);
+    batch_.labels = {0};
     return &batch_;
   }
 

@@ -32,20 +32,28 @@ Transform make_transform() {
 struct Epoch {
   std::vector<std::int64_t> sizes;
   std::vector<float> images;
+  std::vector<std::uint8_t> pixels;
+  std::vector<std::int32_t> windows;
   std::vector<std::int32_t> labels;
   bool operator==(const Epoch&) const = default;
 };
+
+void append(Epoch& epoch, const Batch& batch) {
+  epoch.images.insert(epoch.images.end(), batch.images.begin(), batch.images.end());
+  epoch.pixels.insert(epoch.pixels.end(), batch.pixels.begin(), batch.pixels.end());
+  for (const ImageWindow& window : batch.windows)
+    epoch.windows.insert(epoch.windows.end(), {window.top, window.left, window.flip});
+  epoch.labels.insert(epoch.labels.end(), batch.labels.begin(), batch.labels.end());
+}
 
 /// Reads what is left of an epoch, checking that every batch is what it says.
 Epoch read_rest(BatchSource& source) {
   Epoch epoch;
   while (const Batch* batch = source.next()) {
     EXPECT_EQ(static_cast<std::int64_t>(batch->labels.size()), batch->size);
-    EXPECT_EQ(static_cast<std::int64_t>(batch->images.size()),
-              batch->size * source.sample_shape().numel());
+    host_batch(*batch, source.sample_shape());
     epoch.sizes.push_back(batch->size);
-    epoch.images.insert(epoch.images.end(), batch->images.begin(), batch->images.end());
-    epoch.labels.insert(epoch.labels.end(), batch->labels.begin(), batch->labels.end());
+    append(epoch, *batch);
   }
   return epoch;
 }
@@ -69,21 +77,71 @@ TEST(Loader, UnshuffledOrderIsThatOfTheIndices) {
   EXPECT_EQ(loader.sample_shape(), (Shape{8, 8, 3}));
   const Epoch epoch = read_epoch(loader, 3, 0);
   EXPECT_EQ(epoch.sizes, (std::vector<std::int64_t>{3, 3, 1}));
-  std::vector<float> expected(8 * 8 * 3), sample(8 * 8 * 3);
+  std::vector<float> expected(8 * 8 * 3);
   for (std::size_t i = 0; i < indices.size(); ++i) {
     transform.apply(*set, indices[i], expected.data(), nullptr);
     EXPECT_TRUE(std::equal(expected.begin(), expected.end(),
                            epoch.images.begin() + static_cast<std::int64_t>(i * 192)));
     EXPECT_EQ(epoch.labels[i], set->labels[static_cast<std::size_t>(indices[i])]);
-    EXPECT_EQ(loader.read_sample(static_cast<std::int64_t>(i), sample.data()), epoch.labels[i]);
-    EXPECT_EQ(sample, expected);
+    const Batch sample = loader.read(static_cast<std::int64_t>(i), 1, 0);
+    EXPECT_EQ(sample.labels, std::vector{epoch.labels[i]});
+    EXPECT_EQ(sample.images, expected);
   }
-  EXPECT_THROW(loader.read_sample(7, sample.data()), Error);
-  EXPECT_THROW(loader.read_sample(-1, sample.data()), Error);
+  EXPECT_EQ(loader.read(0, 7, 0).images, epoch.images);
+  EXPECT_THROW(loader.read(7, 1, 0), Error);
+  EXPECT_THROW(loader.read(-1, 1, 0), Error);
+  EXPECT_THROW(loader.read(3, 5, 0), Error);
+  EXPECT_THROW(loader.read(3, 0, 0), Error);
 }
 
-TEST(Loader, ThreadsAndPrefetchChangeNoBit) {
-  LoaderOptions options{.shuffle = true, .augment = true, .seed = 4};
+TEST(Loader, PixelsAreThoseStoredWithTheTransformsWindows) {
+  const auto set = make_set();
+  const std::vector<std::int64_t> indices{7, 200, 0};
+  const Transform transform = make_transform();
+  Loader loader(set, indices, transform, {.form = SampleForm::pixels});
+  EXPECT_EQ(loader.format(), (PixelFormat{{6, 5, 3}, 3}));
+  loader.start(3, 0);
+  const Batch* batch = loader.next();
+  ASSERT_NE(batch, nullptr);
+  EXPECT_TRUE(batch->images.empty());
+  EXPECT_EQ(batch->tables, transform.tables());
+  EXPECT_EQ(batch->pixels, loader.read(0, 3, 0).pixels);
+  for (std::size_t i = 0; i < 3; ++i) {
+    const auto stored = set->pixels.begin() + indices[i] * 90;
+    EXPECT_TRUE(std::equal(stored, stored + 90,
+                           batch->pixels.begin() + static_cast<std::ptrdiff_t>(90 * i)));
+    EXPECT_EQ(batch->windows[i].top, -1);
+    EXPECT_EQ(batch->windows[i].left, -1);
+    EXPECT_EQ(batch->windows[i].flip, 0);
+  }
+}
+
+class LoaderForms : public testing::TestWithParam<SampleForm> {};
+INSTANTIATE_TEST_SUITE_P(Forms, LoaderForms,
+                         testing::Values(SampleForm::values, SampleForm::pixels),
+                         [](const auto& info) {
+                           return info.param == SampleForm::pixels ? "pixels" : "values";
+                         });
+
+TEST_P(LoaderForms, ReadsWhatItHandsOutInTheSameEpoch) {
+  Loader loader = make_loader({.augment = true, .form = GetParam(), .seed = 4});
+  const std::int64_t count = loader.count();
+  const auto read = [&](std::int64_t epoch) {
+    Epoch samples{.sizes = {count}, .images = {}, .pixels = {}, .windows = {}, .labels = {}};
+    for (std::int64_t first = 0; first < count; first += 60) {
+      const Batch part = loader.read(first, std::min<std::int64_t>(60, count - first), epoch);
+      append(samples, part);
+    }
+    return samples;
+  };
+  for (const std::int64_t epoch : {0, 3})
+    EXPECT_TRUE(read(epoch) == read_epoch(loader, count, epoch));
+  EXPECT_FALSE(read(0) == read(3));
+  EXPECT_THROW(loader.read(0, 1, -1), Error);
+}
+
+TEST_P(LoaderForms, ThreadsAndPrefetchChangeNoBit) {
+  LoaderOptions options{.shuffle = true, .augment = true, .form = GetParam(), .seed = 4};
   Loader one = make_loader(options);
   const Epoch expected = read_epoch(one, 50, 3);
   EXPECT_EQ(expected.sizes, (std::vector<std::int64_t>{50, 50, 50, 50, 3}));

@@ -38,6 +38,12 @@ class VaryingImages {
     for (float& value : images) value = random_.normal();
     for (std::int32_t& label : labels) label = static_cast<std::int32_t>(random_.below(10));
   }
+  HostBatch host() const {
+    return {.size = std::ssize(labels),
+            .sample = {32, 32, 1},
+            .images = images.data(),
+            .labels = labels.data()};
+  }
   std::vector<float> images;
   std::vector<std::int32_t> labels;
 
@@ -70,8 +76,7 @@ Outcome train(const DevicePath& path, const NetCase& net, bool graphs,
   for (int step = 0; step < static_cast<int>(sizes.size()); ++step) {
     const std::int64_t size = sizes[static_cast<std::size_t>(step)];
     batch.next(size);
-    const StepResult result =
-        trainer.train(batch.images.data(), batch.labels.data(), size, options_of(step, net));
+    const StepResult result = trainer.train(batch.host(), options_of(step, net));
     outcome.losses.push_back(result.loss);
     outcome.correct.push_back(result.correct);
   }
@@ -125,7 +130,7 @@ TEST_P(StepReplays, ReservesWhatThePlannersDeviceDoes) {
     for (const std::int64_t size : {kBatch, kBatch, kBatch, kRest, kBatch}) {
       batch.next(size);
       context->pool().reset_peak();
-      trainer.train(batch.images.data(), batch.labels.data(), size, {});
+      trainer.train(batch.host(), {});
       const PoolStats stats = context->pool().stats();
       result.emplace_back(stats.peak_live, stats.peak_reserved);
     }
@@ -154,8 +159,7 @@ TEST_P(StepReplays, FitsTheLeastBudgetOfStepsMadeCallByCall) {
     BpTrainer trainer(context, *model, net_.optimizer, 1);
     VaryingImages batch;
     batch.next(kBatch);
-    for (int step = 0; step < 3; ++step)
-      trainer.train(batch.images.data(), batch.labels.data(), kBatch, {});
+    for (int step = 0; step < 3; ++step) trainer.train(batch.host(), {});
     return trainer.replays();
   };
   ContextOptions options = device();
@@ -185,9 +189,7 @@ TEST_P(StepReplays, NoticesThatAddressesWouldDiffer) {
       }
       if (step == 6) held.erase(held.begin());
       batch.next(kBatch);
-      losses.push_back(
-          trainer.train(batch.images.data(), batch.labels.data(), kBatch, options_of(step, net_))
-              .loss);
+      losses.push_back(trainer.train(batch.host(), options_of(step, net_)).loss);
     }
     for (const Tensor& tensor : held)
       for (const float value : tensor.to_host<float>()) EXPECT_EQ(value, 5.0F);
@@ -213,7 +215,7 @@ TEST_P(NotFinite, ALossOfNanChangesNoParameter) {
   VaryingImages batch;
   for (int step = 0; step < 3; ++step) {
     batch.next(kBatch);
-    trainer.train(batch.images.data(), batch.labels.data(), kBatch, {});
+    trainer.train(batch.host(), {});
   }
   ASSERT_EQ(trainer.replays(), 2);
   const auto parameters = [&] {
@@ -225,7 +227,7 @@ TEST_P(NotFinite, ALossOfNanChangesNoParameter) {
   const auto before = parameters();
   batch.images[7] = std::numeric_limits<float>::infinity();
   try {
-    trainer.train(batch.images.data(), batch.labels.data(), kBatch, {});
+    trainer.train(batch.host(), {});
     FAIL() << "a loss of NaN was taken";
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("the loss of vgg11 is "), std::string::npos)
@@ -243,12 +245,10 @@ TEST_P(StepReplays, IsCallByCallWhileATraceIsKept) {
   batch.next(kBatch);
   MemoryTrace trace;
   context->pool().set_trace(&trace);
-  for (int step = 0; step < 3; ++step)
-    trainer.train(batch.images.data(), batch.labels.data(), kBatch, {});
+  for (int step = 0; step < 3; ++step) trainer.train(batch.host(), {});
   EXPECT_EQ(trainer.replays(), 0);
   context->pool().set_trace(nullptr);
-  for (int step = 0; step < 2; ++step)
-    trainer.train(batch.images.data(), batch.labels.data(), kBatch, {});
+  for (int step = 0; step < 2; ++step) trainer.train(batch.host(), {});
   EXPECT_EQ(trainer.replays(), 1);
 }
 

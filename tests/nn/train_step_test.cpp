@@ -11,6 +11,7 @@
 #include "engine/random.h"
 #include "nn/bp_trainer.h"
 #include "nn/layers.h"
+#include "nn/stage_batch.h"
 #include "tests/nn/context.h"
 
 namespace nf::nn {
@@ -33,7 +34,9 @@ struct Images {
       labels.push_back(static_cast<std::int32_t>(i % kClasses));
   }
   DeviceBatch on(const ContextPtr& context) const {
-    return stage_batch(context, kSample, pixels.data(), labels.data(), count);
+    return stage_batch(
+        context,
+        {.size = count, .sample = kSample, .images = pixels.data(), .labels = labels.data()});
   }
   std::int64_t count;
   std::vector<float> pixels;
@@ -201,7 +204,13 @@ class Backpropagation : public testing::Test {
             std::move(units),
             make_classifier("linear", 4, kClasses)};
   }
-  Batch batch() const { return {images_.count, images_.pixels, images_.labels}; }
+  Batch batch() const {
+    Batch batch;
+    batch.size = images_.count;
+    batch.images = images_.pixels;
+    batch.labels = images_.labels;
+    return batch;
+  }
 
   ContextPtr context_ = make_context();
   Images images_{4};

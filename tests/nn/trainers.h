@@ -28,9 +28,11 @@ inline Batch random_batch(const ModelOptions& options, std::int64_t size, std::u
 /// Samples begin..end-1.
 inline Batch part_of(const Batch& batch, std::int64_t begin, std::int64_t end) {
   const std::int64_t pixels = std::ssize(batch.images) / batch.size;
-  return {end - begin,
-          {batch.images.begin() + begin * pixels, batch.images.begin() + end * pixels},
-          {batch.labels.begin() + begin, batch.labels.begin() + end}};
+  Batch part;
+  part.size = end - begin;
+  part.images.assign(batch.images.begin() + begin * pixels, batch.images.begin() + end * pixels);
+  part.labels.assign(batch.labels.begin() + begin, batch.labels.begin() + end);
+  return part;
 }
 
 /// Three units of convolutions and max pooling, without batch norm: a sample's gradient depends on
