@@ -9,8 +9,20 @@ namespace {
 
 using namespace image_batch;
 
-// Blocks share their tables between the images they see to.
+// Blocks share their tables between the bands they see to.
 constexpr std::int64_t kMostBlocks = 2048;
+// Bands of about so many elements keep all of a GPU busy with few large images too.
+constexpr std::int32_t kBandElements = 16384;
+// So many rows of any width are a whole number of 16-byte vectors of any type.
+constexpr std::int32_t kAlignedRows = 8;
+
+/// Rows of the output in a band: whole images where they are small.
+std::int32_t band_rows(const Sizes& s) {
+  const std::int32_t stored = s.row > 0 ? kStagedBytes / s.row : s.out_height;
+  const std::int32_t rows = std::max(std::min(stored, kBandElements / s.out_row), 1);
+  if (rows >= s.out_height) return s.out_height;
+  return rows >= kAlignedRows ? rows / kAlignedRows * kAlignedRows : rows;
+}
 
 /// Elements of an image. Throws KernelError where 31 bits do not count them.
 std::int32_t elements(const char* which, std::int64_t height, std::int64_t width,
@@ -36,16 +48,23 @@ void prepare_images(Stream stream, const ImageBatch& batch, const std::uint8_t* 
   s.height = static_cast<std::int32_t>(batch.height);
   s.width = static_cast<std::int32_t>(batch.width);
   s.channels = static_cast<std::int32_t>(batch.channels);
+  s.out_height = static_cast<std::int32_t>(batch.out_height);
   s.out_width = static_cast<std::int32_t>(batch.out_width);
+  s.row = s.height > 0 ? s.image / s.height : 0;
+  s.out_row = s.out_image / s.out_height;
+  s.band_rows = band_rows(s);
+  s.bands = (s.out_height - 1) / s.band_rows + 1;
+  s.staged = std::int64_t{s.row} * std::min(s.band_rows, s.height) <= kStagedBytes;
   s.by_channels = make_divider(batch.channels);
   s.by_columns = make_divider(batch.out_width);
   s.table_per_channel = batch.table_per_channel;
   const std::int64_t table_channels = batch.table_per_channel ? batch.channels : 1;
   s.shared_values = table_channels <= kSharedTables ? static_cast<int>(table_channels * 256) : 0;
-  const bool together = aligned16(out) && s.out_image % kVec<T> == 0;
-  launch("prepare_images", prepare_images_kernel<T>, {std::min(batch.count, kMostBlocks)},
-         {kImageThreads}, 0, stream, s, pixels, windows, tables, out, batch.count,
-         together ? s.out_image / kVec<T> : 0);
+  const std::int64_t bands = batch.count * s.bands;
+  const bool together = aligned16(out) && s.out_image % kVec<T> == 0 &&
+                        (s.bands == 1 || std::int64_t{s.band_rows} * s.out_row % kVec<T> == 0);
+  launch("prepare_images", prepare_images_kernel<T>, {std::min(bands, kMostBlocks)},
+         {kImageThreads}, 0, stream, s, pixels, windows, tables, out, bands, together);
 }
 
 template void prepare_images(Stream, const ImageBatch&, const std::uint8_t*, const ImageWindow*,

@@ -25,9 +25,10 @@ struct ImageWindow {
 /// channels), each byte replaced by its value in tables (channels, or 1, by 256). Height times
 /// width times channels of one image, in and out, must be below 2^31. Templates exist for float,
 /// bf16, f16; stored rounded to nearest.
-/// Must move the pixels that windows show once, out once; does, with the tables from shared memory
-/// where their channels are at most 16, else from the cache. Stores have 16 bytes where out is
-/// aligned; bytes are read one by one, a warp's from few sectors.
+/// Must move the pixels that windows show once, out once; does, with whole rows of those pixels
+/// and, of each block, the tables, both kept in shared memory: tables of more than 16 channels are
+/// read from the cache, as are, byte by byte, rows of more than 8 KiB. Else loads have 16 bytes but
+/// at the ends of a band of rows, and stores where out is aligned.
 /// Throws KernelError beyond the limits.
 template <typename T>
 void prepare_images(Stream stream, const ImageBatch& batch, const std::uint8_t* pixels,

@@ -26,7 +26,12 @@ std::vector<Case> cases() {
           {"odd", {4, 5, 7, 3, 9, 5, true}},
           {"five channels", {2, 6, 5, 5, 7, 7, true}},
           {"more tables than fit shared memory", {2, 3, 4, 17, 3, 4, true}},
-          {"more images than blocks", {2100, 2, 2, 1, 2, 2, false}}};
+          {"more images than blocks", {2100, 5, 7, 1, 6, 6, false}},
+          {"bands of eight rows", {2, 40, 224, 3, 45, 230, true}},
+          {"bands of two rows that end between vectors", {2, 9, 1000, 3, 9, 1001, true}},
+          {"rows that don't fit shared memory", {1, 5, 2800, 3, 5, 2801, true}},
+          {"rows that just fit, in one band", {1, 4, 2048, 1, 4, 2048, false}},
+          {"large of small", {1, 1, 1, 1, 200, 210, false}}};
 }
 
 /// Some windows as training draws them, some wholly outside.
@@ -187,6 +192,8 @@ TEST(KernelsImagesLimits, MoreThanTwoToTheThirtyFirstElements) {
   // Into large images, with few pixels of their own.
   pixels.data()[kLast] = 5;
   windows.data()[kLast] = {-(kSide - 1), -(kSide - 1), 0};
+  constexpr std::int64_t kBands = (kSide + 7) / 8, kBlocks = 2048;
+  const WithOptions last_band({.only = {(kCount * kBands - 1) % kBlocks}});
   prepare_images(kStream, {kCount, 1, 1, 1, kSide, kSide, false}, pixels.data(), windows.data(),
                  tables.data(), out.data());
   EXPECT_EQ(to_host_float(out.data()[kCount * kImage - 1]), 5);
