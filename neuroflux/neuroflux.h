@@ -21,3 +21,4 @@
 #include "nn/model.h"
 #include "nn/models/registry.h"
 #include "nn/safetensors.h"
+#include "nn/stage_batch.h"

@@ -60,6 +60,7 @@ class LocalTraining : public testing::Test {
     options.partition = PartitionRule::homogeneous;
     options.rho = 0.2;
     options.cache_views = views_;
+    options.format = format_;
     const Plan plan = make_plan(*net_, *rule_, options, device());
     EXPECT_TRUE(plan.fits) << "needs " << plan.minimum_budget;
     return plan;
@@ -88,6 +89,7 @@ class LocalTraining : public testing::Test {
 
   fs::path folder_;
   std::int64_t budget_ = 700 << 10;
+  std::optional<nn::PixelFormat> format_;  // of the plan
   LocalTrainingOptions training_;
   std::unique_ptr<nn::Model> net_;
   std::shared_ptr<const AuxiliaryRule> rule_ = make_auxiliary_rule("adaptive");
@@ -126,6 +128,30 @@ TEST_F(LocalTraining, SameSeedSameBits) {
   EXPECT_EQ(results[0].test_accuracy, results[1].test_accuracy);
   training_.seed = 4;
   EXPECT_NE(train().weights, results[0].weights);
+}
+
+TEST_F(LocalTraining, StoredPixelsTrainTheSameNetAtThePredictedPeaks) {
+  const LocalResult values = train();
+  format_ = data().pixel_format();
+  EXPECT_EQ(*format_, (nn::PixelFormat{{12, 12, 1}, 1}));
+  // What is recomputed of a damaged cache comes from stored pixels too.
+  std::vector<std::string> messages;
+  const LocalResult pixels =
+      train({.on_epoch =
+                 [&](const Stage& stage, const nn::EpochMetrics& metrics) {
+                   if (stage.block == 2 && metrics.epoch == 1) damage_cache("1", 100);
+                 },
+             .on_message = [&](const std::string& message) { messages.push_back(message); }});
+  EXPECT_THAT(messages, testing::ElementsAre(HasSubstr("train-after-block-1")));
+  EXPECT_EQ(values.weights, pixels.weights);
+  EXPECT_EQ(values.test_accuracy, pixels.test_accuracy);
+  for (const BlockResult& block : pixels.blocks)
+    EXPECT_EQ(block.measured_peak_bytes, block.plan.predicted_peak_bytes);
+  EXPECT_EQ(pixels.measured_peak_bytes, pixels.predicted_peak_bytes);
+  format_->stored = {16, 16, 1};
+  EXPECT_THAT([&] { train(); },
+              testing::ThrowsMessage<Error>("train: the plan counts on images stored as [16,16,1] "
+                                            "and 1 tables, the data has [12,12,1] and 1"));
 }
 
 TEST_F(LocalTraining, DamagedChunksAreRecomputedAndNothingElseChanges) {
@@ -281,18 +307,22 @@ TEST_F(LocalTraining, ViewsAreTheImagesOfTheirEpochAndEpochsCycleThroughThem) {
 TEST_F(LocalTraining, DamagedViewIsRecomputedFromItsOwnAugmentation) {
   views_ = 2;
   const LocalResult clean = train();
-  std::vector<std::string> messages;
-  // Epoch 2 reads view 2.
-  const LocalResult repaired =
-      train({.on_epoch =
-                 [&](const Stage& stage, const nn::EpochMetrics& metrics) {
-                   if (stage.block == 3 && metrics.epoch == 1) damage_cache("2-view-2", 100);
-                 },
-             .on_message = [&](const std::string& message) { messages.push_back(message); }});
-  ASSERT_EQ(messages.size(), 1U);
-  EXPECT_THAT(messages[0], HasSubstr("train-after-block-2-view-2"));
-  EXPECT_THAT(messages[0], Not(HasSubstr("other values")));
-  EXPECT_EQ(clean.weights, repaired.weights);
+  for (const auto& format : {std::optional<nn::PixelFormat>(), {data().pixel_format()}}) {
+    SCOPED_TRACE(format ? "pixels" : "values");
+    format_ = format;
+    std::vector<std::string> messages;
+    // Epoch 2 reads view 2.
+    const LocalResult repaired =
+        train({.on_epoch =
+                   [&](const Stage& stage, const nn::EpochMetrics& metrics) {
+                     if (stage.block == 3 && metrics.epoch == 1) damage_cache("2-view-2", 100);
+                   },
+               .on_message = [&](const std::string& message) { messages.push_back(message); }});
+    ASSERT_EQ(messages.size(), 1U);
+    EXPECT_THAT(messages[0], HasSubstr("train-after-block-2-view-2"));
+    EXPECT_THAT(messages[0], Not(HasSubstr("other values")));
+    EXPECT_EQ(clean.weights, repaired.weights);
+  }
 }
 
 TEST_F(LocalTraining, CacheFolderRemovedDuringARunEndsItWithFileAndReason) {

@@ -5,6 +5,8 @@
 
 #include "neuroflux/local_net.h"
 #include "neuroflux/memory_profile.h"
+#include "neuroflux/time_profile.h"
+#include "neuroflux/whole_net_plan.h"
 #include "nn/accumulate_trainer.h"
 #include "nn/bp_trainer.h"
 #include "nn/models/registry.h"
@@ -146,6 +148,63 @@ INSTANTIATE_TEST_SUITE_P(Models, MemoryExactness, testing::ValuesIn(cases()),
                                c.width == 1.0 ? "_full" : "",
                                c.optimizer == nn::OptimizerKind::sgd ? "" : "_adamw");
                          });
+
+// Stored images so large that nothing takes more than copying them.
+TEST(MemoryExactnessOfPixels, CopyingThemIsPredicted) {
+  const nn::PixelFormat format{{400, 400, 3}, 1};
+  const auto net = nn::make_model("vgg11", {.input = {32, 32, 3}, .classes = 10, .width = 0.125});
+  const auto rule = make_auxiliary_rule("proportional");
+  const LocalNet local(*net, *rule,
+                       std::vector<std::int64_t>(static_cast<std::size_t>(net->unit_count()), 8));
+  const ContextOptions device{.threads = 1};
+  MemoryProfiler profiler(device, {});
+  const ContextPtr context = Context::create(device);
+  const BatchSizes sizes{{16, 3}, {16, 3}};
+  const Workload values{16, 19, {19}, true}, pixels{16, 19, {19}, true, format};
+  const std::vector<LocalUnit> first = local.range(0, 0);
+  const Shape sample = local.input_sample(0);
+  const std::int64_t block = profiler.block_peak(first, sample, pixels);
+  EXPECT_EQ(block, most_reserved(block_phases(context, first, sample, {}, sizes, true, format)));
+  EXPECT_GT(block, profiler.block_peak(first, sample, values));
+  const std::int64_t bp = profiler.bp_peak(*net, pixels);
+  EXPECT_EQ(bp, most_reserved(bp_phases(context, *net, {}, sizes, format)));
+  EXPECT_GT(bp, profiler.bp_peak(*net, values));
+  // Of accumulation a micro-batch at a time.
+  const std::int64_t accumulate = profiler.accumulate_peak(*net, pixels, 12);
+  EXPECT_EQ(accumulate, most_reserved(whole_net_phases<nn::AccumulateTrainer>(
+                            context, *net, {}, sizes, format, std::int64_t{12})));
+  EXPECT_GT(accumulate, profiler.accumulate_peak(*net, values, 12));
+  EXPECT_LT(accumulate, bp);
+  const std::int64_t checkpoint = profiler.checkpoint_peak(*net, pixels);
+  EXPECT_EQ(checkpoint, most_reserved(whole_net_phases<nn::CheckpointTrainer>(context, *net, {},
+                                                                              sizes, format)));
+  EXPECT_GT(checkpoint, profiler.checkpoint_peak(*net, values));
+
+  // Later blocks read a cache, which holds values.
+  PlanOptions options;
+  options.budget = std::int64_t{1} << 30;
+  options.batch = 16;
+  const auto plan_of = [&](const std::optional<nn::PixelFormat>& of) {
+    options.format = of;
+    return make_plan(*net, *rule, options, device);
+  };
+  const Plan plain = plan_of(std::nullopt), stored = plan_of(format);
+  EXPECT_EQ(plain.format, std::nullopt);
+  EXPECT_EQ(stored.format, format);
+  for (std::size_t i = 0; i < plain.units.size(); ++i)
+    EXPECT_EQ(plain.units[i].minimum_budget < stored.units[i].minimum_budget, i == 0) << i;
+  EXPECT_LT(plain.blocks.front().predicted_peak_bytes, stored.blocks.front().predicted_peak_bytes);
+  EXPECT_EQ(plain.blocks.back().last_unit, stored.blocks.back().last_unit);
+  for (const WholeNetMethod method :
+       {WholeNetMethod::bp, WholeNetMethod::accumulate, WholeNetMethod::checkpoint}) {
+    const auto least = [&](const std::optional<nn::PixelFormat>& of) {
+      options.format = of;
+      const auto times = make_predicted_times(device, options.optimizer, nominal_speed(device));
+      return make_whole_net_plan(method, *net, options, device, *times).minimum_budget;
+    };
+    EXPECT_LT(least(std::nullopt), least(nn::PixelFormat{{1600, 1600, 3}, 1}));
+  }
+}
 
 // Units that are together on the device hand their outputs on there.
 TEST(MemoryExactnessOfBlocks, SeveralUnitsReserveWhatWasPredicted) {

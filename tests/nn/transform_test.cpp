@@ -136,6 +136,9 @@ TEST(Transform, RefusesWhatDoesNotFit) {
   EXPECT_THROW(Transform({.mean = {0.5F}, .std = {NAN}}), Error);
   EXPECT_THROW(Transform({.mean = {0.5F, 0.5F}, .std = {1.0F}}), Error);
   EXPECT_THROW(Transform({.mean = {}, .std = {}, .crop_padding = -1}), Error);
+  // A window would not tell where it lies.
+  EXPECT_THROW(Transform({.mean = {}, .std = {}, .crop_padding = (1 << 29) + 1}), Error);
+  EXPECT_THROW(Transform({.mean = {}, .std = {}, .pad_to_width = (1 << 29) + 1}), Error);
   const ImageSet set = generate_images({.count = 2, .height = 4, .width = 4});
   const Transform narrow({.mean = {}, .std = {}, .pad_to_width = 3});
   EXPECT_THROW(narrow.output_shape(set), Error);
