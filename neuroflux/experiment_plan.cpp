@@ -181,6 +181,7 @@ ExperimentPlan plan_experiment(const ExperimentOptions& given, const DataShape& 
   Summary& summary = plan.summary;
   summary.model = plan.model->name();
   summary.input = data.sample;
+  summary.format = plan_options.format;
   summary.classes = data.classes;
   summary.device = to_string(options.device.device);
   summary.threads = meta->backend().threads();

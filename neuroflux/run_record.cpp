@@ -148,10 +148,22 @@ Shape read_shape(const JsonValue& value) {
   return Shape(extents);
 }
 
+nn::PixelFormat read_format(const JsonValue& value, const Shape& input) {
+  const nn::PixelFormat format{read_shape(value.at("shape")), value.at("tables").whole(1)};
+  const std::int64_t channels = input[input.rank() - 1];
+  if (format.stored.rank() != 3 || input.rank() != 3 || format.stored[2] != channels ||
+      (format.tables != 1 && format.tables != channels))
+    value.fail(fmt::format("is {} with {} tables; no input of {} is made of that",
+                           format.stored.str(), format.tables, input.str()));
+  return format;
+}
+
 Summary read_summary(const JsonValue& value, const RunRecord& record) {
   Summary summary;
   summary.model = value.at("model").text();
   summary.input = read_shape(value.at("input"));
+  if (const auto stored = value.find("stored_pixels"))
+    summary.format = read_format(*stored, summary.input);
   summary.classes = value.at("classes").whole(1);
   summary.device = value.at("device").text();
   summary.threads = value.at("threads").whole();

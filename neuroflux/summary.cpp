@@ -17,6 +17,15 @@ json or_null(const std::optional<T>& value) {
   return value ? json(*value) : json(nullptr);
 }
 
+json shape_json(const Shape& shape) {
+  return std::vector<std::int64_t>(shape.extents().begin(), shape.extents().end());
+}
+
+json format_json(const std::optional<nn::PixelFormat>& format) {
+  if (!format) return nullptr;
+  return {{"shape", shape_json(format->stored)}, {"tables", format->tables}};
+}
+
 json block_json(const BlockSummary& block) {
   return {{"first_unit", block.first_unit},
           {"last_unit", block.last_unit},
@@ -108,9 +117,9 @@ std::string grouped(std::int64_t number) {
 json to_json(const Summary& summary) {
   json methods = json::array();
   for (const MethodSummary& method : summary.methods) methods.push_back(method_json(method));
-  const auto input = summary.input.extents();
   return {{"model", summary.model},
-          {"input", std::vector<std::int64_t>(input.begin(), input.end())},
+          {"input", shape_json(summary.input)},
+          {"stored_pixels", format_json(summary.format)},
           {"classes", summary.classes},
           {"device", summary.device},
           {"threads", summary.threads},

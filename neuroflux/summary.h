@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/shape.h"
+#include "nn/data/batch.h"
 
 namespace nf {
 
@@ -80,6 +81,9 @@ struct MethodSummary {
 struct Summary {
   std::string model;
   Shape input;  ///< (H, W, C) of an image as the net gets it
+  /// Of the stored pixels of which the device makes the net's input; none: the host gives it
+  /// values.
+  std::optional<nn::PixelFormat> format;
   std::int64_t classes = 0;
   std::string device;
   std::int64_t threads = 0;

@@ -43,7 +43,8 @@ StepMemory trace_step(const RunRecord& run, const MethodSummary& method,
   if (plan == nullptr) {
     TraceScope recording(meta->pool(), &trace);
     const auto trainer = make_trainer(whole_net_plan(method), meta, *model, optimizer, 0);
-    trainer->train({.size = step.batch, .sample = run.summary.input}, {});
+    trainer->train({.size = step.batch, .sample = run.summary.input, .format = run.summary.format},
+                   {});
     recording.end();
   } else {
     NF_CHECK(!plan->blocks.empty(), "trace: the plan of {} has no blocks", method.name);
@@ -59,7 +60,10 @@ StepMemory trace_step(const RunRecord& run, const MethodSummary& method,
     TraceScope recording(meta->pool(), &trace);
     LocalBlock block(meta, net.range(largest->first_unit, largest->last_unit),
                      net.input_sample(largest->first_unit), optimizer, 0);
-    block.train({.size = step.batch, .sample = block.sample_shape()}, {});
+    block.train({.size = step.batch,
+                 .sample = block.sample_shape(),
+                 .format = largest->first_unit == 0 ? run.summary.format : std::nullopt},
+                {});
     recording.end();
   }
   step.events = trace.events();

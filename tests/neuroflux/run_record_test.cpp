@@ -82,6 +82,7 @@ Summary small_summary() {
   Summary summary;
   summary.model = "vgg11";
   summary.input = {32, 32, 3};
+  summary.format = {{28, 30, 3}, 1};
   summary.classes = 10;
   summary.device = "cpu";
   summary.threads = 2;
@@ -233,6 +234,13 @@ TEST_F(RunFolderRead, SaysWhichFileAndWhere) {
   damaged["methods"][1].erase("history");
   EXPECT_THAT(refusal_of(damaged), HasSubstr("methods[1] has no history"));
   damaged = summary_;
+  damaged["stored_pixels"]["tables"] = 2;
+  EXPECT_THAT(refusal_of(damaged), HasSubstr("stored_pixels is [28,30,3] with 2 tables; no input "
+                                             "of [32,32,3] is made of that"));
+  damaged = summary_;
+  damaged["stored_pixels"]["shape"][2] = 1;
+  EXPECT_THAT(refusal_of(damaged), HasSubstr("stored_pixels is [28,30,1] with 1 tables"));
+  damaged = summary_;
   damaged["seed"] = -1;
   EXPECT_THAT(refusal_of(damaged), HasSubstr("seed is -1"));
   EXPECT_THAT(refusal_of(summary_), "accepted");
@@ -258,6 +266,29 @@ TEST_F(RunFolderRead, NoDamageOfAPlanGetsFurtherThanADataError) {
   damage_everywhere("plan.json", plan_);
 }
 
+// The step that is run again copies what the run copied.
+TEST_F(RunFolderRead, StepsStageTheStoredPixelsOfTheRun) {
+  RunRecord record = read_runs(folder_)[0];
+  EXPECT_EQ(record.summary.format, (nn::PixelFormat{{28, 30, 3}, 1}));
+  MethodSummary bp;
+  bp.name = "bp";
+  bp.fits = true;
+  bp.batches = {4};
+  ExperimentOptions options;
+  options.model = "vgg11";
+  options.width = 0.125;
+  const auto copies = [&](std::int64_t bytes) {
+    const report::StepMemory step = report::trace_step(record, bp, options);
+    return std::ranges::count_if(step.events, [&](const MemoryEvent& event) {
+      return event.action == MemoryAction::allocate && event.category == Category::input &&
+             event.asked == bytes;
+    });
+  };
+  EXPECT_EQ(copies(4 * 28 * 30 * 3), 1);
+  record.summary.format.reset();
+  EXPECT_EQ(copies(4 * 28 * 30 * 3), 0);
+}
+
 TEST_F(RunFolderRead, ReportSaysInWordsWhatIsMissing) {
   const std::string page = report::make_report({{read_runs(folder_)[0], {}, "no such device"}});
   EXPECT_THAT(page, HasSubstr("bp does not fit 2.0 KiB: it needs at least 4.9 KiB."));
@@ -267,14 +298,17 @@ TEST_F(RunFolderRead, ReportSaysInWordsWhatIsMissing) {
   EXPECT_THAT(page, HasSubstr("nf-run-&lt;&amp;&quot;&gt;-"));
 }
 
-TEST(StepMemory, IsTheStepThatWasPlannedToTheByte) {
+void expect_planned_steps(DeviceKind kind) {
   ExperimentOptions options;
   options.width = 0.125;
   options.batch = 16;
   options.budget = std::int64_t{24} << 20;
   options.methods = method_names();
+  options.device.device.kind = kind;
   options.device.threads = 1;
-  const ExperimentPlan plan = plan_experiment(options, {.sample = {16, 16, 3}, .classes = 4});
+  // So large that on a device which prepares images nothing takes more than copying them.
+  const DataShape data{.sample = {16, 16, 3}, .classes = 4, .stored = {{{300, 300, 3}, 1}}};
+  const ExperimentPlan plan = plan_experiment(options, data);
   RunRecord record{"run", plan.summary, "", {}};
   for (const auto& method : plan.methods)
     if (method->local_plan() != nullptr)
@@ -292,6 +326,13 @@ TEST(StepMemory, IsTheStepThatWasPlannedToTheByte) {
   options.model = "vgg16";
   EXPECT_NO_THROW(report::trace_step(record, plan.summary.methods.front(), options));
   EXPECT_THROW(report::trace_step(record, plan.summary.methods.back(), options), Error);
+}
+
+TEST(StepMemory, IsTheStepThatWasPlannedToTheByte) {
+  expect_planned_steps(DeviceKind::cpu);
+#if defined(NF_SIMT)
+  expect_planned_steps(DeviceKind::simt);
+#endif
 }
 
 }  // namespace
