@@ -9,6 +9,7 @@
 #include "tools/commands.h"
 #include "tools/errors.h"
 #include "tools/options.h"
+#include "tools/thread_wait.h"
 
 namespace {
 
@@ -43,6 +44,7 @@ void run(const std::string& program, const std::vector<std::string>& arguments) 
 }  // namespace
 
 int main(int argc, char** argv) {
+  limit_thread_spinning(argv);
   try {
     run(argv[0], std::vector<std::string>(argv + 1, argv + argc));
     return kDone;

@@ -3,6 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "tests/tools/program.h"
 
 namespace nf::test {
@@ -151,6 +156,29 @@ TEST(Version, IsTold) {
   const ProgramResult result = Workspace().run({"--version"});
   EXPECT_EQ(result.exit_code, 0);
   EXPECT_THAT(result.out, testing::MatchesRegex("neuroflux [0-9]+\\.[0-9]+\\.[0-9]+\n"));
+}
+
+/// What GNU's OpenMP says of itself when the program starts with these variables and none else of
+/// its own.
+std::string openmp_settings(const std::vector<std::pair<const char*, const char*>>& variables) {
+  const auto clear = [] {
+    for (const char* name : {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}) unsetenv(name);
+  };
+  clear();
+  setenv("OMP_DISPLAY_ENV", "VERBOSE", 1);
+  for (const auto& [name, value] : variables) setenv(name, value, 1);
+  std::string settings = Workspace().run({"--version"}).err;
+  unsetenv("OMP_DISPLAY_ENV");
+  clear();
+  return settings;
+}
+
+TEST(IdleThreads, SleepSoonUnlessTheUserSaysOtherwise) {
+  const std::string settings = openmp_settings({});
+  if (settings.find("GOMP_SPINCOUNT") == std::string::npos) GTEST_SKIP() << "not GNU's OpenMP";
+  EXPECT_THAT(settings, HasSubstr("GOMP_SPINCOUNT = '1000'"));
+  EXPECT_THAT(openmp_settings({{"GOMP_SPINCOUNT", "7"}}), HasSubstr("GOMP_SPINCOUNT = '7'"));
+  EXPECT_THAT(openmp_settings({{"OMP_WAIT_POLICY", "PASSIVE"}}), HasSubstr("GOMP_SPINCOUNT = '0'"));
 }
 
 }  // namespace
