@@ -14,7 +14,7 @@ using test::DevicePath;
 using test::error_text;
 using testing::HasSubstr;
 
-constexpr std::int64_t kCount = 11, kBatch = 4;
+constexpr std::int64_t kImages = 11, kImagesPerBatch = 4;
 
 struct Images {
   std::int64_t height, width, channels;
@@ -41,7 +41,7 @@ std::vector<TransformOptions> transforms(std::int64_t channels) {
 }
 
 std::shared_ptr<const ImageSet> image_set(const Images& images) {
-  return std::make_shared<ImageSet>(generate_images({.count = kCount,
+  return std::make_shared<ImageSet>(generate_images({.count = kImages,
                                                      .height = images.height,
                                                      .width = images.width,
                                                      .channels = images.channels,
@@ -71,8 +71,8 @@ TEST_P(StageBatch, PixelsBecomeTheHostsValues) {
         loading.form = SampleForm::pixels;
         Loader pixels(set, all_indices(*set), Transform(options), loading);
         const Shape sample = values.sample_shape();
-        values.start(kBatch, 5);
-        pixels.start(kBatch, 5);
+        values.start(kImagesPerBatch, 5);
+        pixels.start(kImagesPerBatch, 5);
         std::int64_t seen = 0;
         while (const Batch* wanted = values.next()) {
           const Batch* stored = pixels.next();
@@ -87,7 +87,7 @@ TEST_P(StageBatch, PixelsBecomeTheHostsValues) {
           seen += wanted->size;
         }
         EXPECT_EQ(pixels.next(), nullptr);
-        EXPECT_EQ(seen, kCount);
+        EXPECT_EQ(seen, kImages);
       }
 }
 
