@@ -13,6 +13,19 @@
 
 namespace nf {
 
+namespace {
+
+// Caches that lie there already are replaced one by one.
+std::int64_t bytes_within(const std::filesystem::path& folder) {
+  std::int64_t bytes = 0;
+  std::error_code code;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, code))
+    if (entry.is_regular_file(code)) bytes += static_cast<std::int64_t>(entry.file_size(code));
+  return bytes;
+}
+
+}  // namespace
+
 void check_cache_folder(const std::filesystem::path& folder, std::int64_t bytes) {
   namespace fs = std::filesystem;
   std::error_code code;
@@ -32,7 +45,7 @@ void check_cache_folder(const std::filesystem::path& folder, std::int64_t bytes)
     const fs::path probe = folder / fmt::format("probe-{}", ::getpid());
     DiskFile(probe, DiskFile::Mode::create).close();
     fs::remove(probe, code);
-    const std::int64_t have = free_bytes(folder);
+    const std::int64_t have = free_bytes(folder) + bytes_within(folder);
     NF_CHECK(bytes <= have, "activation cache: {} bytes are needed in {}, {} are free", bytes,
              folder.string(), have);
   } catch (...) {

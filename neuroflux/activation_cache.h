@@ -18,7 +18,8 @@
 namespace nf {
 
 /// Throws Error naming the folder and the reason unless files can be made there and `bytes` are
-/// free. Leaves nothing behind, so that storage can be tried before hours are spent on a run.
+/// free, with those of the files that lie in it. Leaves nothing behind, so that storage can be
+/// tried before hours are spent on a run.
 void check_cache_folder(const std::filesystem::path& folder, std::int64_t bytes);
 
 struct CacheWriteOptions {

@@ -81,6 +81,23 @@ nn::StateDict LocalBlock::state() const {
   return state;
 }
 
+nn::StateDict LocalBlock::optimizer_state() const {
+  nn::StateDict state;
+  for (const auto& optimizer : optimizers_) optimizer->save_state(state);
+  return state;
+}
+
+void LocalBlock::load(const nn::StateDict& state) {
+  for (const LocalUnit& unit : units_) {
+    unit.unit->load(state);
+    unit.classifier->load(state);
+  }
+}
+
+void LocalBlock::load_optimizers(const nn::StateDict& state) {
+  for (const auto& optimizer : optimizers_) optimizer->load_state(state);
+}
+
 std::vector<std::string> LocalBlock::outputs() const {
   std::vector<std::string> names;
   for (const LocalUnit& unit : units_) names.push_back(unit.name);

@@ -55,6 +55,12 @@ class LocalBlock : public nn::BatchTrainer {
   /// Parameters and buffers of units and classifiers.
   nn::StateDict state() const;
 
+  /// Of all optimizers.
+  nn::StateDict optimizer_state() const;
+  /// Takes saved values, bit for bit. Throws Error for a name that is missing or has another shape.
+  void load(const nn::StateDict& state);
+  void load_optimizers(const nn::StateDict& state);
+
   /// Takes everything off the device for a while and puts it back, bit for bit.
   void leave_device();
   void return_to_device();

@@ -10,8 +10,8 @@
 
 #include "engine/memory/trace.h"
 #include "neuroflux/disk_chunks.h"
-#include "neuroflux/exits.h"
 #include "neuroflux/local_net.h"
+#include "neuroflux/training_state.h"
 #include "nn/data/training_data.h"
 #include "nn/fit.h"
 #include "nn/state_dict.h"
@@ -64,6 +64,7 @@ std::string describe(const Stage& stage);
 /// Called on the training thread. Any may be empty.
 struct TrainingObserver {
   std::function<void(const Stage&, const nn::StepProgress&)> on_step = {};
+  /// What it throws ends the run without a checkpoint of that epoch; on_step and on_batch do not.
   std::function<void(const Stage&, const nn::EpochMetrics&)> on_epoch = {};
   std::function<void(const std::string&)> on_message = {};
   /// After every batch that is only evaluated or written to the cache; may throw to end the run.
@@ -76,17 +77,6 @@ struct TrainingObserver {
 /// What nn::fit tells of one stage, passed on to an observer; `trace` ends with the first step.
 nn::FitObserver fit_observer(const TrainingObserver& observer, const Stage& stage,
                              TraceScope& trace);
-
-struct BlockResult {
-  BlockPlan plan;
-  std::int64_t measured_peak_bytes = 0;
-  double train_seconds = 0.0;         ///< steps, waiting for input included
-  double cache_seconds = 0.0;         ///< filling the cache with the block's outputs
-  double cache_wait_seconds = 0.0;    ///< of train_seconds: waiting for the cache
-  double fill_wait_seconds = 0.0;     ///< of cache_seconds: waiting for the old and the new cache
-  std::int64_t cache_host_bytes = 0;  ///< most host memory that caches and their buffers took
-  double evaluation_seconds = 0.0;
-};
 
 struct LocalResult {
   std::vector<BlockResult> blocks;  ///< those that were trained
@@ -103,11 +93,14 @@ struct LocalResult {
 
 /// Runs the plan on the device of `context`, whose pool must be empty. Caches that an earlier run
 /// left in the folder are replaced; its own are removed at the end, and the folder if it made it.
+/// A training that goes on from a state uses the caches that it left and makes anew what is missing
+/// or is another training's; from there on all has the bits of one that was never cut off.
 /// Throws OutOfBudget, Error naming block, epoch, step and unit for a loss that is not finite, and
 /// Error for storage without space or permission, before anything is trained.
 LocalResult train_locally(const ContextPtr& context, const LocalNet& net, const Plan& plan,
                           const nn::TrainingData& data, const LocalTrainingOptions& options,
-                          const TrainingObserver& observer = {});
+                          const TrainingObserver& observer = {},
+                          const Continuation& continuation = {});
 
 /// The weights of one exit: units 0..unit and its classifier.
 nn::StateDict exit_weights(const LocalNet& net, const nn::StateDict& weights, std::int64_t unit);

@@ -32,6 +32,7 @@ struct MethodRun {
   ContextOptions device;             ///< with the budget
   std::filesystem::path folder;      ///< the run folder: weights are left there
   std::int64_t inference_batch = 1;  ///< largest one of the measurement of speed
+  Continuation continuation = {};
 };
 
 class Method {

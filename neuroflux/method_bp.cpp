@@ -1,5 +1,7 @@
 // End-to-end backpropagation: at the batch that fits, in micro-batches, or with activations
 // computed again.
+#include <algorithm>
+
 #include "engine/timer.h"
 #include "neuroflux/method.h"
 #include "neuroflux/whole_net_plan.h"
@@ -56,11 +58,24 @@ class BpMethod : public Method {
     const nn::SampleForm form = format_ ? nn::SampleForm::pixels : nn::SampleForm::values;
     const std::unique_ptr<nn::Loader> train = data.train(form), validation = data.validation(form),
                                       test = data.test(form);
-    const nn::FitObserver observer = fit_observer(run.observer, stage(), trace);
+    TrainingState state;
+    if (run.continuation.from != nullptr) state = *run.continuation.from;
+    if (!state.epochs.empty()) trainer->restore(state.weights, state.optimizer);
+    const auto peak = [&, before = state.partial.measured_peak_bytes] {
+      return std::max(before, context->pool().stats().peak_reserved);
+    };
+    nn::FitObserver observer = fit_observer(run.observer, stage(), trace);
+    if (run.continuation.save)
+      observer.after_epoch = [&](const std::vector<nn::EpochMetrics>& epochs) {
+        state.epochs = epochs;
+        trainer->save(state.weights, state.optimizer);
+        state.partial.measured_peak_bytes = peak();
+        run.continuation.save(state);
+      };
     nn::FitOptions options = fit_options(run.training, batch(), data.train_count());
     options.name = describe(stage());
-    const nn::FitResult fitted =
-        nn::fit(*trainer, *train, validated ? validation.get() : nullptr, options, observer);
+    const nn::FitResult fitted = nn::fit(*trainer, *train, validated ? validation.get() : nullptr,
+                                         options, observer, std::move(state.epochs));
     const Timer timer;
     if (data.test_count() > 0)
       summary.test_accuracy =
@@ -71,7 +86,7 @@ class BpMethod : public Method {
         *summary.plan_seconds + *summary.train_seconds + *summary.evaluation_seconds;
     if (validated)
       summary.validation_accuracy = fitted.epochs.back().outputs.front().validation_accuracy;
-    summary.measured_peak_bytes = context->pool().stats().peak_reserved;
+    summary.measured_peak_bytes = peak();
     nn::StateDict weights;
     model_.save(weights);
     return weights;

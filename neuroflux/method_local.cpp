@@ -71,8 +71,8 @@ class LocalMethod : public Method {
     LocalTrainingOptions training = run.training;
     training.method = planned_.name;
     training.deliver_whole_net = plan_.partition == to_string(PartitionRule::whole);
-    const LocalResult result =
-        train_locally(Context::create(run.device), net, plan_, run.data, training, run.observer);
+    const LocalResult result = train_locally(Context::create(run.device), net, plan_, run.data,
+                                             training, run.observer, run.continuation);
     summarise(result, run.data, summary);
     const std::int64_t unit = result.exits[result.chosen].unit;
     SavedNet saved = describe_net(model_, run.data);

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 #include "engine/random.h"
 
@@ -56,16 +57,23 @@ std::vector<OutputMetrics> evaluate(BatchTrainer& trainer, BatchSource& source, 
 }
 
 FitResult fit(BatchTrainer& trainer, BatchSource& train, BatchSource* validation,
-              const FitOptions& options, const FitObserver& observer) {
+              const FitOptions& options, const FitObserver& observer,
+              std::vector<EpochMetrics> done) {
   NF_CHECK(options.epochs >= 1, "fit: epochs must be at least 1, got {}", options.epochs);
   NF_CHECK(options.batch >= 1, "fit: the batch must be at least 1, got {}", options.batch);
   NF_CHECK(train.count() >= 1, "fit: the training set is empty");
   const std::int64_t epoch_steps = (train.count() + options.batch - 1) / options.batch;
   const std::int64_t steps = epoch_steps * options.epochs;
   const std::string prefix = options.name.empty() ? "" : options.name + ", ";
-  FitResult result;
-  std::int64_t step = 0;
-  for (std::int64_t epoch = 1; epoch <= options.epochs; ++epoch) {
+  const auto first = static_cast<std::int64_t>(done.size());
+  NF_CHECK(first <= options.epochs, "fit: {} epochs are done of {}", first, options.epochs);
+  FitResult result{.epochs = std::move(done)};
+  for (const EpochMetrics& metrics : result.epochs) {
+    result.train_seconds += metrics.train_seconds;
+    result.evaluation_seconds += metrics.evaluation_seconds;
+  }
+  std::int64_t step = first * epoch_steps;
+  for (std::int64_t epoch = first + 1; epoch <= options.epochs; ++epoch) {
     EpochMetrics metrics;
     metrics.epoch = epoch;
     std::vector<Tally> tallies;
@@ -123,6 +131,7 @@ FitResult fit(BatchTrainer& trainer, BatchSource& train, BatchSource* validation
     result.evaluation_seconds += metrics.evaluation_seconds;
     if (observer.on_epoch) observer.on_epoch(metrics);
     result.epochs.push_back(std::move(metrics));
+    if (observer.after_epoch) observer.after_epoch(result.epochs);
   }
   return result;
 }

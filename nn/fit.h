@@ -65,6 +65,8 @@ struct FitObserver {
   std::function<void(const StepProgress&)> on_step;
   std::function<void(const EpochMetrics&)> on_epoch;
   std::function<void()> on_evaluated = {};  ///< after each batch of validation data
+  /// After on_epoch, with all epochs so far: the trainer can be saved as it is.
+  std::function<void(const std::vector<EpochMetrics>&)> after_epoch = {};
 };
 
 struct FitResult {
@@ -74,12 +76,15 @@ struct FitResult {
 };
 
 /// Trains for `epochs` passes over `train` and evaluates on `validation` (may be null) after each.
+/// With `done`, what an earlier call told of its first epochs, it goes on after these: the trainer
+/// must be as it was then, and what follows has the same bits.
 /// The learning rate of step s of S is the optimizers' own times schedule.factor(s, S).
 /// Throws Error naming epoch and step when a step throws one (a loss that is not finite, a fault of
 /// a kernel), naming epoch and classifier when a validation loss is not finite. OutOfBudget passes
 /// through as it is.
 FitResult fit(BatchTrainer& trainer, BatchSource& train, BatchSource* validation,
-              const FitOptions& options, const FitObserver& observer = {});
+              const FitOptions& options, const FitObserver& observer = {},
+              std::vector<EpochMetrics> done = {});
 
 /// One pass in evaluation mode: mean loss and accuracy per classifier. `on_batch` is called after
 /// every batch.

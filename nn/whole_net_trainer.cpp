@@ -22,6 +22,16 @@ WholeNetTrainer::~WholeNetTrainer() {
   model_.release();
 }
 
+void WholeNetTrainer::save(StateDict& weights, StateDict& optimizer) const {
+  model_.save(weights);
+  optimizer_->save_state(optimizer);
+}
+
+void WholeNetTrainer::restore(const StateDict& weights, const StateDict& optimizer) {
+  model_.load(weights);
+  optimizer_->load_state(optimizer);
+}
+
 Trainable WholeNetTrainer::trainable() const {
   return {model_.name(), &model_, nullptr, optimizer_.get()};
 }

@@ -28,6 +28,11 @@ class WholeNetTrainer : public BatchTrainer {
   virtual StepResult train(const HostBatch& batch, const StepOptions& options) = 0;
   virtual StepResult evaluate(const HostBatch& batch);
 
+  /// Parameters, buffers and the optimizer's state.
+  void save(StateDict& weights, StateDict& optimizer) const;
+  /// Goes on from there, bit for bit. Throws Error for a name that is missing or has another shape.
+  void restore(const StateDict& weights, const StateDict& optimizer);
+
  protected:
   Trainable trainable() const;
   const ContextPtr& context() const { return context_; }
