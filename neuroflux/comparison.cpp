@@ -7,6 +7,8 @@
 
 #include "engine/atomic_file.h"
 #include "engine/text.h"
+#include "neuroflux/checkpoint.h"
+#include "neuroflux/run_record.h"
 
 namespace nf {
 namespace {
@@ -148,11 +150,28 @@ void write_all(const std::filesystem::path& folder, const std::vector<Comparison
     replace_file(folder / "summary.json", to_json(runs).dump(2) + '\n');
 }
 
+constexpr const char* kTimes = "times.json";
+
+// What the device has may be another number of bytes next time.
+std::int64_t budget_of(const std::filesystem::path& run_folder, std::int64_t wanted) {
+  const std::filesystem::path plan = run_folder / "plan.json";
+  if (wanted > 0 || !std::filesystem::exists(plan)) return wanted;
+  return JsonValue::read(plan).at("budget_bytes").whole(1);
+}
+
 std::string folder_name(std::int64_t budget, std::uint64_t seed) {
   return fmt::format("{}-seed{}", budget == 0 ? "all" : std::to_string(budget), seed);
 }
 
 }  // namespace
+
+bool is_finished(const std::filesystem::path& run_folder) {
+  if (!std::filesystem::exists(run_folder / "summary.json") ||
+      std::filesystem::exists(checkpoint_file(run_folder)))
+    return false;
+  const Summary summary = read_runs(run_folder).front().summary;
+  return std::ranges::all_of(summary.methods, &std::string::empty, &MethodSummary::error);
+}
 
 std::unique_ptr<TimeModel> make_time_model(const ComparisonOptions& options) {
   ExperimentOptions widest = options.experiment;
@@ -168,6 +187,8 @@ std::vector<ComparisonRun> run_comparison(const ComparisonOptions& options, Time
            options.budgets.size(), options.seeds.size());
   const std::filesystem::path& folder = options.experiment.run_folder;
   const auto runs = static_cast<std::int64_t>(options.budgets.size() * options.seeds.size());
+  if (options.experiment.resume && std::filesystem::exists(folder / kTimes))
+    times.load(folder / kTimes);
   std::vector<ComparisonRun> done;
   for (const std::int64_t budget : options.budgets)
     for (const std::uint64_t seed : options.seeds) {
@@ -175,10 +196,18 @@ std::vector<ComparisonRun> run_comparison(const ComparisonOptions& options, Time
       one.budget = budget;
       one.training.seed = one.data_options.seed = seed;
       if (runs > 1) one.run_folder = folder / folder_name(budget, seed);
+      if (one.resume && is_finished(one.run_folder)) {
+        done.push_back({one.run_folder, read_runs(one.run_folder).front().summary});
+        continue;
+      }
+      if (one.resume) one.budget = budget_of(one.run_folder, budget);
       if (options.config_text) one.config_text = options.config_text(budget, seed);
       if (on_run) on_run(static_cast<std::int64_t>(done.size()) + 1, runs, budget, seed);
       const nn::TrainingData data = load_data(one);
       ExperimentPlan plan = plan_experiment(one, data_shape(data), times);
+      std::error_code ignored;  // save says what is wrong
+      std::filesystem::create_directories(folder, ignored);
+      times.save(folder / kTimes);
       done.push_back({one.run_folder, run_experiment(one, std::move(plan), data, observer)});
       write_all(folder, done);
     }

@@ -21,6 +21,9 @@ struct ComparisonOptions {
   std::function<std::string(std::int64_t budget, std::uint64_t seed)> config_text = {};
 };
 
+/// Whether a run folder holds a run that was finished: its summary tells of no method that was not.
+bool is_finished(const std::filesystem::path& run_folder);
+
 /// Times for all its plans: measured, where they are, within the largest of the budgets.
 std::unique_ptr<TimeModel> make_time_model(const ComparisonOptions& options);
 
@@ -36,8 +39,9 @@ using OnRun = std::function<void(std::int64_t run, std::int64_t runs, std::int64
 
 /// Runs every budget with every seed, each in a folder BUDGET-seedN of its own (in the run folder
 /// itself where there is only one), and writes summary.json, summary.csv and summary.md of what is
-/// done after each. All plans rest on `times`. Throws what run_experiment throws; budgets that
-/// nothing fits are no error.
+/// done after each. All plans rest on `times`, which are left in times.json. With the experiment's
+/// `resume` finished runs are kept as they are, the others go on. Throws what run_experiment
+/// throws; budgets that nothing fits are no error.
 std::vector<ComparisonRun> run_comparison(const ComparisonOptions& options, TimeModel& times,
                                           const TrainingObserver& observer,
                                           const OnRun& on_run = {});

@@ -4,14 +4,17 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "engine/atomic_file.h"
 #include "engine/text.h"
 #include "engine/timer.h"
+#include "neuroflux/cache_manifest.h"
 #include "neuroflux/cache_plan.h"
+#include "neuroflux/checkpoint.h"
 #include "neuroflux/energy.h"
+#include "neuroflux/metrics_log.h"
 
 namespace fs = std::filesystem;
 
@@ -20,44 +23,24 @@ namespace {
 
 using nlohmann::json;
 
-// One line of JSON per epoch, complete as soon as it is written.
-class MetricsLog {
- public:
-  explicit MetricsLog(const fs::path& path) : path_(path), out_(path) {
-    NF_CHECK(out_.good(), "metrics: can't write {}", path_.string());
-  }
-
-  void add(const Stage& stage, const nn::EpochMetrics& metrics, double elapsed_seconds) {
-    json outputs = json::array();
-    for (const nn::OutputMetrics& output : metrics.outputs)
-      outputs.push_back({{"name", output.name},
-                         {"train_loss", output.train_loss},
-                         {"train_accuracy", output.train_accuracy},
-                         {"validation_loss", output.validation_loss},
-                         {"validation_accuracy", output.validation_accuracy}});
-    const json line{{"method", stage.method},
-                    {"block", stage.block},
-                    {"epoch", metrics.epoch},
-                    {"elapsed_seconds", elapsed_seconds},
-                    {"learning_rate", metrics.learning_rate},
-                    {"train_seconds", metrics.train_seconds},
-                    {"evaluation_seconds", metrics.evaluation_seconds},
-                    {"images_per_second", metrics.images_per_second},
-                    {"outputs", outputs}};
-    out_ << line << std::endl;
-    NF_CHECK(out_.good(), "metrics: writing {} failed", path_.string());
-  }
-
- private:
-  fs::path path_;
-  std::ofstream out_;
-};
+// What must be the same for a run to go on: all of a plan but what its making took.
+std::string fingerprint(const ExperimentPlan& plan) {
+  json document = to_json(plan);
+  document.erase("context_bytes");
+  for (json& method : document["methods"]) method.erase("plan_seconds");
+  const std::string text = document.dump();
+  return fmt::format("{:016x}", hash_bytes(std::as_bytes(std::span(text.data(), text.size()))));
+}
 
 class Experiment {
  public:
   Experiment(const ExperimentOptions& options, ExperimentPlan plan, const nn::TrainingData& data,
              const TrainingObserver& observer)
-      : options_(options), data_(data), observer_(observer), plan_(std::move(plan)) {
+      : options_(options),
+        data_(data),
+        observer_(observer),
+        plan_(std::move(plan)),
+        fingerprint_(fingerprint(plan_)) {
     device_ = options.device;
     device_.budget = plan_.summary.budget_bytes;
     training_ = options.training;
@@ -65,10 +48,14 @@ class Experiment {
     fs::create_directories(options.run_folder, status);
     NF_CHECK(!status, "run folder: can't make {}: {}", options.run_folder.string(),
              status.message());
+    if (options.resume) read_progress();
     choose_cache_folder();
-    if (!options.config_text.empty()) write("config.toml", options.config_text);
-    write("plan.json", to_json(plan_).dump(2) + "\n");
-    metrics_.emplace(options.run_folder / "metrics.jsonl");
+    if (!progress_) {
+      if (!options.config_text.empty()) write("config.toml", options.config_text);
+      write("plan.json", to_json(plan_).dump(2) + "\n");
+    }
+    metrics_.emplace(options.run_folder / "metrics.jsonl",
+                     progress_ ? progress_->metrics_bytes : 0);
     observer_.on_epoch = [this, report = observer.on_epoch](const Stage& stage,
                                                             const nn::EpochMetrics& metrics) {
       record(metrics);
@@ -80,14 +67,15 @@ class Experiment {
 
   Summary run() {
     std::vector<MethodSummary>& methods = plan_.summary.methods;
-    const MethodRun input{data_,   training_,           observer_,
-                          device_, options_.run_folder, options_.batch};
-    for (std::size_t i = 0; i < methods.size(); ++i) {
+    std::size_t first = 0;
+    if (progress_) {
+      std::ranges::copy(progress_->methods, methods.begin());
+      first = progress_->methods.size() - (progress_->state ? 1 : 0);
+    }
+    for (std::size_t i = first; i < methods.size(); ++i) {
       if (!methods[i].fits) continue;
       try {
-        begin(methods[i]);
-        plan_.methods[i]->run(input, methods[i]);
-        methods[i].energy_joules = energy_.joules();
+        run_method(i, progress_ && progress_->state && i == first);
       } catch (const std::exception& error) {
         // What other methods took hours for must not be lost with this one.
         methods[i].error = error.what();
@@ -99,20 +87,67 @@ class Experiment {
     }
     compare_with_bp(plan_.summary);
     write_summary();
+    remove_checkpoint(options_.run_folder);
     if (!options_.trace.empty()) trace_.write(options_.trace);
     return plan_.summary;
   }
 
  private:
-  void begin(MethodSummary& method) {
+  void run_method(std::size_t i, bool go_on) {
+    MethodSummary& method = plan_.summary.methods[i];
     method_ = &method;
     timer_ = Timer();
     energy_ = EnergyMeter();
+    elapsed_before_ = go_on ? progress_->elapsed_seconds : 0.0;
+    joules_before_ = go_on ? progress_->energy_joules.value_or(0.0) : 0.0;
+    MethodRun input{data_, training_, observer_, device_, options_.run_folder, options_.batch};
+    if (go_on) input.continuation.from = &*progress_->state;
+    if (options_.checkpoints)
+      input.continuation.save = [this, i](const TrainingState& state) { save(i, &state); };
+    plan_.methods[i]->run(input, method);
+    method.energy_joules = joules();
+    if (options_.checkpoints) save(i, nullptr);
+  }
+
+  // Throws DataError for a file that is damaged, Error for one that is another plan's.
+  void read_progress() {
+    std::vector<const Plan*> plans;
+    for (const auto& method : plan_.methods) plans.push_back(method->local_plan());
+    progress_ = read_checkpoint(options_.run_folder, plans);
+    if (!progress_) return;
+    NF_CHECK(progress_->plan == fingerprint_,
+             "{}: the run was begun by another plan than these options, data and program make; "
+             "plan.json there tells which",
+             checkpoint_file(options_.run_folder).string());
+  }
+
+  // A run can do without a checkpoint, but not the next one without the last.
+  void save(std::size_t i, const TrainingState* state) {
+    Progress checkpoint;
+    checkpoint.plan = fingerprint_;
+    const std::vector<MethodSummary>& methods = plan_.summary.methods;
+    checkpoint.methods.assign(methods.begin(),
+                              methods.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+    checkpoint.cache_folder = training_.cache_folder;
+    checkpoint.metrics_bytes = metrics_->bytes();
+    checkpoint.elapsed_seconds = elapsed_before_ + timer_.seconds();
+    checkpoint.energy_joules = joules();
+    try {
+      write_checkpoint(options_.run_folder, checkpoint, state);
+    } catch (const Error& error) {
+      if (observer_.on_message)
+        observer_.on_message(fmt::format("no checkpoint of this epoch: {}", error.what()));
+    }
+  }
+
+  std::optional<double> joules() {
+    const std::optional<double> now = energy_.joules();
+    return now ? std::optional(joules_before_ + *now) : std::nullopt;
   }
 
   void record(const nn::EpochMetrics& metrics) {
     const double before = method_->history.empty() ? 0.0 : method_->history.back().train_seconds;
-    AccuracyPoint point{method_->plan_seconds.value_or(0.0) + timer_.seconds(),
+    AccuracyPoint point{method_->plan_seconds.value_or(0.0) + elapsed_before_ + timer_.seconds(),
                         before + metrics.train_seconds, 0.0};
     for (const nn::OutputMetrics& output : metrics.outputs)
       point.validation_accuracy = std::max(point.validation_accuracy, output.validation_accuracy);
@@ -123,8 +158,9 @@ class Experiment {
   // A folder that the user names may be shared by many runs. Storage that won't do is refused now,
   // not when other methods have been trained.
   void choose_cache_folder() {
-    const bool own = training_.cache_folder.empty();
-    if (own)
+    if (progress_)
+      training_.cache_folder = progress_->cache_folder;
+    else if (training_.cache_folder.empty())
       training_.cache_folder = options_.run_folder / "cache";
     else
       training_.cache_folder /= unique_name();
@@ -150,6 +186,8 @@ class Experiment {
   const nn::TrainingData& data_;
   TrainingObserver observer_;
   ExperimentPlan plan_;
+  std::string fingerprint_;
+  std::optional<Checkpoint> progress_;  // of the run that was cut off
   ContextOptions device_;
   LocalTrainingOptions training_;
   std::optional<MetricsLog> metrics_;
@@ -157,6 +195,7 @@ class Experiment {
   MethodSummary* method_ = nullptr;  // the one that runs
   Timer timer_;
   EnergyMeter energy_;
+  double elapsed_before_ = 0.0, joules_before_ = 0.0;
 };
 
 }  // namespace

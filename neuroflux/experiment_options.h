@@ -40,6 +40,10 @@ struct ExperimentOptions {
   std::filesystem::path run_folder;
   std::string config_text;      ///< written to config.toml
   std::filesystem::path trace;  ///< memory events of each method's first steps; empty: none
+  /// Leave a checkpoint after every epoch, to go on from; it goes when the run is finished.
+  bool checkpoints = true;
+  /// Go on with the run that the folder holds, from its checkpoint; from the beginning without one.
+  bool resume = false;
 };
 
 /// Throws Error naming the option, its rule and its value (with the nearest name where one is

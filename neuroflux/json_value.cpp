@@ -22,9 +22,13 @@ JsonValue JsonValue::read(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
   const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
   if (!in.good() && !in.eof()) throw DataError(fmt::format("{}: can't be read", path.string()));
+  return parse(text, path.string());
+}
+
+JsonValue JsonValue::parse(const std::string& text, const std::string& name) {
   auto document = std::make_shared<const json>(json::parse(text, nullptr, false));
   const json* const root = document.get();
-  const JsonValue value(std::move(document), root, path.string(), "");
+  const JsonValue value(std::move(document), root, name, "");
   if (root->is_discarded()) value.fail("is not JSON, or only the beginning of it");
   if (!root->is_object()) value.fail("is not a JSON object");
   return value;

@@ -18,6 +18,8 @@ class JsonValue {
  public:
   /// Reads the whole file, which must hold one JSON object.
   static JsonValue read(const std::filesystem::path& path);
+  /// The same of a text, with `name` for the file's.
+  static JsonValue parse(const std::string& text, const std::string& name);
 
   /// A member that must be there.
   JsonValue at(const std::string& key) const;

@@ -1,18 +1,87 @@
 // Times asked for once.
-#include <map>
-#include <string>
-
 #include <fmt/ranges.h>
 
+#include <limits>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "engine/atomic_file.h"
 #include "engine/timer.h"
+#include "neuroflux/json_value.h"
 #include "neuroflux/time_profile.h"
 
 namespace nf {
 namespace {
 
+using nlohmann::json;
+
+constexpr double kMostSeconds = 1e12;
+constexpr double kMostSpeed = 1e15;
+
+json time_json(const BatchTime& time) {
+  json points = json::array();
+  for (const BatchTime::Point& point : time.points())
+    points.push_back({{"batch", point.batch}, {"seconds", point.seconds}});
+  return points;
+}
+
+json to_json(const PassTimes& times) {
+  return {{"stage", time_json(times.stage)},
+          {"train", time_json(times.train)},
+          {"evaluate", time_json(times.evaluate)},
+          {"forward", time_json(times.forward)}};
+}
+
+BatchTime read_time(const JsonValue& value) {
+  std::vector<BatchTime::Point> points;
+  for (const JsonValue& point : value.list()) {
+    points.push_back({point.at("batch").whole(1), point.at("seconds").real(0.0, kMostSeconds)});
+    if (points.size() > 1 && points.back().batch <= points[points.size() - 2].batch)
+      value.fail("is not in the order of its batches");
+  }
+  if (points.empty()) value.fail("is empty");
+  return BatchTime(std::move(points));
+}
+
+PassTimes read_passes(const JsonValue& value) {
+  return {read_time(value.at("stage")), read_time(value.at("train")),
+          read_time(value.at("evaluate")), read_time(value.at("forward"))};
+}
+
 class RememberedTimes : public TimeModel {
  public:
   explicit RememberedTimes(std::unique_ptr<TimeModel> source) : source_(std::move(source)) {}
+
+  void save(const std::filesystem::path& path) const override {
+    json passes = json::array();
+    for (const auto& [key, known] : passes_) {
+      json entry = to_json(known.value);
+      entry["of"] = key;
+      entry["asking_seconds"] = known.seconds;
+      passes.push_back(std::move(entry));
+    }
+    json document{{"source", source()}, {"passes", std::move(passes)}};
+    for (const auto& [key, known] : storage_)
+      document["storage"] = {{"write_bytes_per_second", known.value.write},
+                             {"read_bytes_per_second", known.value.read},
+                             {"asking_seconds", known.seconds}};
+    replace_file(path, document.dump(1) + '\n');
+  }
+
+  void load(const std::filesystem::path& path) override {
+    const JsonValue document = JsonValue::read(path);
+    if (document.at("source").text() != source())
+      document.at("source").fail(fmt::format("is not \"{}\"", source()));
+    for (const JsonValue& entry : document.at("passes").list())
+      passes_.insert_or_assign(entry.at("of").text(),
+                               Known<PassTimes>{read_passes(entry), asking_seconds(entry)});
+    if (const auto storage = document.find("storage"))
+      storage_.insert_or_assign("",
+                                Known<StorageSpeed>{{read_speed(*storage, "write_bytes_per_second"),
+                                                     read_speed(*storage, "read_bytes_per_second")},
+                                                    asking_seconds(*storage)});
+  }
 
   const char* source() const override { return source_->source(); }
   double replayed_seconds() const override { return replayed_; }
@@ -40,6 +109,15 @@ class RememberedTimes : public TimeModel {
     T value;
     double seconds;
   };
+
+  // JSON has no infinity; it is null there.
+  static double read_speed(const JsonValue& entry, const char* key) {
+    const auto speed = entry.find(key);
+    return speed ? speed->real(1.0, kMostSpeed) : std::numeric_limits<double>::infinity();
+  }
+  static double asking_seconds(const JsonValue& entry) {
+    return entry.at("asking_seconds").real(0.0, kMostSeconds);
+  }
 
   template <typename T, typename Ask>
   T remember(std::map<std::string, Known<T>>& known, const std::string& key, const Ask& ask) {

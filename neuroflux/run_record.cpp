@@ -7,7 +7,6 @@
 #include <iterator>
 
 #include "engine/error.h"
-#include "neuroflux/json_value.h"
 
 namespace fs = std::filesystem;
 
@@ -95,49 +94,6 @@ void read_exits(const JsonValue& value, std::int64_t units, MethodSummary& metho
   const auto is_chosen = [&](const ExitSummary& exit) { return exit.unit == *method.exit_unit; };
   if (method.exit_unit && std::ranges::none_of(method.exits, is_chosen))
     value.at("exit_unit").fail(fmt::format("is {}; no exit is there", *method.exit_unit));
-}
-
-// `units`: of the plan, 0 for a method without blocks.
-MethodSummary read_method(const JsonValue& value, std::int64_t units) {
-  MethodSummary method;
-  method.name = value.at("name").text();
-  read_status(value, method);
-  for (const JsonValue& batch : value.at("batches").list())
-    method.batches.push_back(batch.whole(1));
-  method.micro_batch = whole_if(value, "micro_batch", 1);
-  if (const auto segments = value.find("segments"))
-    for (const JsonValue& first : segments->list()) method.segments.push_back(first.whole(1));
-  method.predicted_peak_bytes = bytes_if(value, "predicted_peak_bytes");
-  method.measured_peak_bytes = bytes_if(value, "measured_peak_bytes");
-  method.predicted_seconds = seconds_if(value, "predicted_seconds");
-  method.train_seconds = seconds_if(value, "train_seconds");
-  method.evaluation_seconds = seconds_if(value, "evaluation_seconds");
-  method.plan_seconds = seconds_if(value, "plan_seconds");
-  method.total_seconds = seconds_if(value, "total_seconds");
-  method.validation_accuracy = real_if(value, "validation_accuracy", 1.0);
-  method.test_accuracy = real_if(value, "test_accuracy", 1.0);
-  method.parameters = whole_if(value, "parameters");
-  method.full_parameters = value.at("full_parameters").whole();
-  method.flops = whole_if(value, "flops");
-  method.inference_images_per_second = real_if(value, "inference_images_per_second", kMostSpeed);
-  method.inference_batch = whole_if(value, "inference_batch");
-  method.minimum_budget_bytes = bytes(value.at("minimum_budget_bytes"));
-  method.seconds_to_bp_accuracy = seconds_if(value, "seconds_to_bp_accuracy");
-  method.energy_joules = real_if(value, "energy_joules", kMostSpeed);
-  if (const auto weights = value.find("weights")) method.weights = weights->text();
-  for (const JsonValue& point : value.at("history").list())
-    method.history.push_back({point.at("elapsed_seconds").real(0.0, kMostSeconds),
-                              point.at("train_seconds").real(0.0, kMostSeconds),
-                              point.at("validation_accuracy").real(0.0, 1.0)});
-  if (!value.find("blocks")) return method;
-  method.unit_count = units;
-  method.cache_bytes = bytes_if(value, "cache_bytes");
-  for (const JsonValue& block : value.at("blocks").list())
-    method.blocks.push_back(
-        read_block(block, method.blocks.empty() ? 0 : method.blocks.back().last_unit, units));
-  read_exits(value, units, method);
-  if (const auto stopped = value.find("stopped_early")) method.stopped_early = stopped->truth();
-  return method;
 }
 
 Shape read_shape(const JsonValue& value) {
@@ -235,6 +191,48 @@ RunRecord read_run(const fs::path& folder) {
 }
 
 }  // namespace
+
+MethodSummary read_method(const JsonValue& value, std::int64_t units) {
+  MethodSummary method;
+  method.name = value.at("name").text();
+  read_status(value, method);
+  for (const JsonValue& batch : value.at("batches").list())
+    method.batches.push_back(batch.whole(1));
+  method.micro_batch = whole_if(value, "micro_batch", 1);
+  if (const auto segments = value.find("segments"))
+    for (const JsonValue& first : segments->list()) method.segments.push_back(first.whole(1));
+  method.predicted_peak_bytes = bytes_if(value, "predicted_peak_bytes");
+  method.measured_peak_bytes = bytes_if(value, "measured_peak_bytes");
+  method.predicted_seconds = seconds_if(value, "predicted_seconds");
+  method.train_seconds = seconds_if(value, "train_seconds");
+  method.evaluation_seconds = seconds_if(value, "evaluation_seconds");
+  method.plan_seconds = seconds_if(value, "plan_seconds");
+  method.total_seconds = seconds_if(value, "total_seconds");
+  method.validation_accuracy = real_if(value, "validation_accuracy", 1.0);
+  method.test_accuracy = real_if(value, "test_accuracy", 1.0);
+  method.parameters = whole_if(value, "parameters");
+  method.full_parameters = value.at("full_parameters").whole();
+  method.flops = whole_if(value, "flops");
+  method.inference_images_per_second = real_if(value, "inference_images_per_second", kMostSpeed);
+  method.inference_batch = whole_if(value, "inference_batch");
+  method.minimum_budget_bytes = bytes(value.at("minimum_budget_bytes"));
+  method.seconds_to_bp_accuracy = seconds_if(value, "seconds_to_bp_accuracy");
+  method.energy_joules = real_if(value, "energy_joules", kMostSpeed);
+  if (const auto weights = value.find("weights")) method.weights = weights->text();
+  for (const JsonValue& point : value.at("history").list())
+    method.history.push_back({point.at("elapsed_seconds").real(0.0, kMostSeconds),
+                              point.at("train_seconds").real(0.0, kMostSeconds),
+                              point.at("validation_accuracy").real(0.0, 1.0)});
+  if (!value.find("blocks")) return method;
+  method.unit_count = units;
+  method.cache_bytes = bytes_if(value, "cache_bytes");
+  for (const JsonValue& block : value.at("blocks").list())
+    method.blocks.push_back(
+        read_block(block, method.blocks.empty() ? 0 : method.blocks.back().last_unit, units));
+  read_exits(value, units, method);
+  if (const auto stopped = value.find("stopped_early")) method.stopped_early = stopped->truth();
+  return method;
+}
 
 const Plan* RunRecord::plan_of(const std::string& method) const {
   const auto found = std::ranges::find(plans, method, &RecordedPlan::method);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "neuroflux/json_value.h"
 #include "neuroflux/plan.h"
 #include "neuroflux/summary.h"
 
@@ -26,6 +27,10 @@ struct RunRecord {
   /// Null where the method is none that trains by parts.
   const Plan* plan_of(const std::string& method) const;
 };
+
+/// What to_json wrote of a method whose plan has `units`, 0 for one without blocks. Throws
+/// DataError.
+MethodSummary read_method(const JsonValue& value, std::int64_t units);
 
 /// The runs of a folder: one, or those of the comparison that it holds, in its order. Throws
 /// DataError naming the file, the place and what is wrong there: nothing there, not JSON, a key

@@ -47,7 +47,29 @@ const char* status(const MethodSummary& method) {
   return method.error.empty() ? "ok" : "failed";
 }
 
-json method_json(const MethodSummary& method) {
+std::string dash_or(const std::optional<double>& value, fmt::format_string<double> format,
+                    double factor = 1.0) {
+  return value ? fmt::format(format, *value * factor) : "-";
+}
+
+std::string dash_or_bytes(const std::optional<std::int64_t>& bytes) {
+  return bytes ? format_bytes(*bytes) : "-";
+}
+
+// "1,234,567"
+std::string grouped(std::int64_t number) {
+  const std::string digits = std::to_string(number);
+  std::string text;
+  for (std::size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) text.push_back(',');
+    text.push_back(digits[i]);
+  }
+  return text;
+}
+
+}  // namespace
+
+json to_json(const MethodSummary& method) {
   json result{{"name", method.name},
               {"status", status(method)},
               {"batches", method.batches},
@@ -92,31 +114,9 @@ json method_json(const MethodSummary& method) {
   return result;
 }
 
-std::string dash_or(const std::optional<double>& value, fmt::format_string<double> format,
-                    double factor = 1.0) {
-  return value ? fmt::format(format, *value * factor) : "-";
-}
-
-std::string dash_or_bytes(const std::optional<std::int64_t>& bytes) {
-  return bytes ? format_bytes(*bytes) : "-";
-}
-
-// "1,234,567"
-std::string grouped(std::int64_t number) {
-  const std::string digits = std::to_string(number);
-  std::string text;
-  for (std::size_t i = 0; i < digits.size(); ++i) {
-    if (i > 0 && (digits.size() - i) % 3 == 0) text.push_back(',');
-    text.push_back(digits[i]);
-  }
-  return text;
-}
-
-}  // namespace
-
 json to_json(const Summary& summary) {
   json methods = json::array();
-  for (const MethodSummary& method : summary.methods) methods.push_back(method_json(method));
+  for (const MethodSummary& method : summary.methods) methods.push_back(to_json(method));
   return {{"model", summary.model},
           {"input", shape_json(summary.input)},
           {"stored_pixels", format_json(summary.format)},

@@ -95,6 +95,7 @@ struct Summary {
   std::vector<MethodSummary> methods;
 };
 
+nlohmann::json to_json(const MethodSummary& method);
 nlohmann::json to_json(const Summary& summary);
 /// Completes seconds_to_bp_accuracy of all methods from their histories.
 void compare_with_bp(Summary& summary);

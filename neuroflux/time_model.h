@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <vector>
 
 #include "neuroflux/local_block.h"
@@ -64,6 +65,10 @@ class TimeModel {
   virtual StorageSpeed storage() = 0;
   /// What answers from memory would have taken to measure, so far.
   virtual double replayed_seconds() const { return 0.0; }
+  /// What it remembers, as JSON, so that another process plans by the same times; nothing where the
+  /// answers are the same anyway. load() throws DataError for a file that is not such a one.
+  virtual void save(const std::filesystem::path&) const {}
+  virtual void load(const std::filesystem::path&) {}
 };
 
 /// What a block works on.

@@ -44,11 +44,14 @@ std::vector<float> file_values(const HostTensor& tensor) {
   return values;
 }
 
-std::string make_header(const std::filesystem::path& path, const Weights& weights) {
+std::string make_header(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
+                        const std::map<std::string, std::string>& metadata) {
   Json header = Json::object();
-  if (!weights.metadata.empty()) header["__metadata__"] = weights.metadata;
+  if (!metadata.empty()) header["__metadata__"] = metadata;
   std::int64_t offset = 0;
-  for (const auto& [name, tensor] : weights.tensors) {
+  for (const NamedTensor& named : tensors) {
+    const std::string& name = named.name;
+    const HostTensor& tensor = *named.tensor;
     NF_CHECK(name != "__metadata__", "{}: a tensor must not be named {}", path.string(), name);
     NF_CHECK(std::cmp_equal(tensor.values.size(), tensor.shape.numel()),
              "{}: tensor {} {} must have {} values, got {}", path.string(), name,
@@ -268,17 +271,24 @@ class Reader {
 
 }  // namespace
 
-void write_safetensors(const std::filesystem::path& path, const Weights& weights) {
-  const std::string header = make_header(path, weights);
+void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  const std::string header = make_header(path, tensors, metadata);
   AtomicFile file(path);
   const std::uint64_t length = header.size();
   file.write(&length, kPrefixBytes);
   file.write(header.data(), header.size());
-  for (const auto& [name, tensor] : weights.tensors) {
-    const std::vector<float> values = file_values(tensor);
+  for (const NamedTensor& named : tensors) {
+    const std::vector<float> values = file_values(*named.tensor);
     file.write(values.data(), values.size() * sizeof(float));
   }
   file.commit();
+}
+
+void write_safetensors(const std::filesystem::path& path, const Weights& weights) {
+  std::vector<NamedTensor> tensors;
+  for (const auto& [name, tensor] : weights.tensors) tensors.push_back({name, &tensor});
+  write_safetensors(path, tensors, weights.metadata);
 }
 
 Weights read_safetensors(const std::filesystem::path& path) { return Reader(path).read(); }
