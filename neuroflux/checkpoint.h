@@ -17,9 +17,9 @@ namespace nf {
 struct Progress {
   std::string plan;                    ///< tells plans apart: it can only go on with this one
   std::vector<MethodSummary> methods;  ///< those that are finished, and the one in training
-  std::filesystem::path cache_folder;
-  std::int64_t metrics_bytes = 0;  ///< of metrics.jsonl that belong to it
-  double elapsed_seconds = 0.0;    ///< of the method in training
+  std::filesystem::path cache_folder;  ///< empty: the run folder's own
+  std::int64_t metrics_bytes = 0;      ///< of metrics.jsonl that belong to it
+  double elapsed_seconds = 0.0;        ///< of the method in training
   std::optional<double> energy_joules;
 };
 

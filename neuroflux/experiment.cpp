@@ -128,7 +128,9 @@ class Experiment {
     const std::vector<MethodSummary>& methods = plan_.summary.methods;
     checkpoint.methods.assign(methods.begin(),
                               methods.begin() + static_cast<std::ptrdiff_t>(i) + 1);
-    checkpoint.cache_folder = training_.cache_folder;
+    // The run folder's own goes where that goes.
+    if (!options_.training.cache_folder.empty())
+      checkpoint.cache_folder = fs::absolute(training_.cache_folder);
     checkpoint.metrics_bytes = metrics_->bytes();
     checkpoint.elapsed_seconds = elapsed_before_ + timer_.seconds();
     checkpoint.energy_joules = joules();
@@ -158,7 +160,7 @@ class Experiment {
   // A folder that the user names may be shared by many runs. Storage that won't do is refused now,
   // not when other methods have been trained.
   void choose_cache_folder() {
-    if (progress_)
+    if (progress_ && !progress_->cache_folder.empty())
       training_.cache_folder = progress_->cache_folder;
     else if (training_.cache_folder.empty())
       training_.cache_folder = options_.run_folder / "cache";

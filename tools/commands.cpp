@@ -201,6 +201,26 @@ void warn_of_frozen_augmentation(const CommandLine& line, Progress& progress) {
         "that were cached once");
 }
 
+// With what is needed to go on, should the run be cut off.
+RunFolder begin_folder(const CommandLine& line, const ComparisonOptions& comparison,
+                       const std::string& model) {
+  const ExperimentOptions& options = comparison.experiment;
+  if (options.resume) return RunFolder::held(options.run_folder);
+  RunFolder folder = options.run_folder.empty()
+                         ? RunFolder::fresh(fmt::format("{}-{}-{}", to_string(line.command), model,
+                                                        comparison.seeds.front()))
+                         : RunFolder::given(options.run_folder, line.overwrite);
+  const auto absolute = [](const std::filesystem::path& path) {
+    return path.empty() ? "" : std::filesystem::absolute(path).string();
+  };
+  replace_file(folder.path() / "config.toml", options.config_text);
+  write_started_run(
+      folder.path(),
+      {to_string(line.command), options.data == "generated" ? options.data : absolute(options.data),
+       absolute(options.training.cache_folder), line.budgets, line.seeds});
+  return folder;
+}
+
 void run_training(const CommandLine& line, const std::string& program) {
   const InterruptGuard guard;
   ComparisonOptions comparison = comparison_of(line);
@@ -208,11 +228,8 @@ void run_training(const CommandLine& line, const std::string& program) {
   const nn::TrainingData data = load_data(options);
   const std::string model = checked_model_name(options, data_shape(data));
   const std::unique_ptr<TimeModel> times = make_time_model(comparison);
-  check_before_training(line, comparison, data, *times);
-  const RunFolder folder = options.run_folder.empty()
-                               ? RunFolder::fresh(fmt::format("{}-{}-{}", to_string(line.command),
-                                                              model, comparison.seeds.front()))
-                               : RunFolder::given(options.run_folder, line.overwrite);
+  if (!options.resume) check_before_training(line, comparison, data, *times);
+  const RunFolder folder = begin_folder(line, comparison, model);
   options.run_folder = folder.path();
   std::vector<ComparisonRun> runs;
   {

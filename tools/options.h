@@ -29,6 +29,7 @@ struct CommandLine {
   std::filesystem::path plan_to_save;  ///< plan
   std::filesystem::path weights;       ///< eval
   bool overwrite = false;              ///< a run folder that holds another run
+  std::filesystem::path resumed;       ///< train, compare: the folder of a run to go on with
   std::vector<std::filesystem::path> reported;        ///< report: run folders
   std::filesystem::path report_file = "report.html";  ///< report
   KernelsOptions kernels;

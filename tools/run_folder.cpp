@@ -3,17 +3,22 @@
 #include <algorithm>
 #include <array>
 #include <ctime>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "engine/atomic_file.h"
 #include "neuroflux/experiment.h"
+#include "neuroflux/json_value.h"
 #include "tools/errors.h"
 
 namespace fs = std::filesystem;
 
 namespace nf::tools {
 namespace {
+
+constexpr const char* kStartedRun = "run.json";
 
 std::string time_stamp() {
   const std::time_t now = std::time(nullptr);
@@ -39,8 +44,9 @@ void make_parents(const fs::path& path) {
 }
 
 std::vector<std::string> names_in_a_run() {
-  std::vector<std::string> names{"config.toml", "plan.json",  "metrics.jsonl", "summary.json",
-                                 "summary.csv", "summary.md", "cache"};
+  std::vector<std::string> names{
+      "config.toml", "plan.json", "metrics.jsonl", "summary.json", "summary.csv",
+      "summary.md",  "cache",     "run.json",      "times.json",   "checkpoint.safetensors"};
   for (const std::string& method : method_names()) names.push_back(method + ".safetensors");
   return names;
 }
@@ -103,6 +109,31 @@ RunFolder RunFolder::given(const fs::path& path, bool overwrite) {
   const bool made = make_folder(folder);
   NF_CHECK(fs::is_directory(folder), "run folder: {} is a file", folder.string());
   return {folder, made};
+}
+
+void write_started_run(const fs::path& folder, const StartedRun& run) {
+  const nlohmann::json document{{"command", run.command},
+                                {"data", run.data},
+                                {"cache_folder", run.cache_folder},
+                                {"budgets", run.budgets},
+                                {"seeds", run.seeds}};
+  replace_file(folder / kStartedRun, document.dump(2) + '\n');
+}
+
+StartedRun read_started_run(const fs::path& folder) {
+  NF_CHECK(fs::exists(folder / kStartedRun),
+           "--resume: {} holds no run that can go on (there is no {})", folder.string(),
+           kStartedRun);
+  const JsonValue document = JsonValue::read(folder / kStartedRun);
+  StartedRun run{document.at("command").text(),
+                 document.at("data").text(),
+                 document.at("cache_folder").text(),
+                 {},
+                 {}};
+  for (const JsonValue& budget : document.at("budgets").list())
+    run.budgets.push_back(budget.whole());
+  for (const JsonValue& seed : document.at("seeds").list()) run.seeds.push_back(seed.natural());
+  return run;
 }
 
 RunFolder::RunFolder(RunFolder&& other) noexcept

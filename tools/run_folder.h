@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 namespace nf::tools {
 
@@ -16,6 +17,9 @@ class RunFolder {
   /// Makes or takes this one. Throws Error where it holds a run, finished or not, unless it may
   /// `overwrite`: then that run's files are removed.
   static RunFolder given(const std::filesystem::path& path, bool overwrite);
+
+  /// Takes one whose run is to go on.
+  static RunFolder held(const std::filesystem::path& path) { return {path, false}; }
 
   RunFolder(RunFolder&& other) noexcept;
   RunFolder(const RunFolder&) = delete;
@@ -31,5 +35,19 @@ class RunFolder {
   std::filesystem::path path_;
   bool made_ = false;
 };
+
+/// What config.toml does not tell of how a run was begun.
+struct StartedRun {
+  std::string command;  ///< train or compare
+  std::string data;     ///< an absolute path, or "generated"
+  std::string cache_folder;
+  std::vector<std::int64_t> budgets;
+  std::vector<std::uint64_t> seeds;
+};
+
+/// run.json.
+void write_started_run(const std::filesystem::path& folder, const StartedRun& run);
+/// Throws DataError for a file that is damaged, Error where there is none.
+StartedRun read_started_run(const std::filesystem::path& folder);
 
 }  // namespace nf::tools
