@@ -57,12 +57,11 @@ class Run {
  private:
   void train_blocks() {
     const std::size_t first = state_.blocks.size();
-    if (first > 0 && first < plan_.blocks.size() && !will_stop()) {
-      // Whatever was cut off while it was written or removed must not be taken for a cache.
-      for (std::size_t k = 0; k < plan_.blocks.size(); ++k)
-        if (k + 1 != first) inputs_.remove(k);
-      make_inputs(first);
-    }
+    const bool goes_on = first < plan_.blocks.size() && !will_stop();
+    // What a training that was cut off left: of use is what this block learns from.
+    for (std::size_t k = 0; k < plan_.blocks.size() && continuation_.from != nullptr; ++k)
+      if (k + 1 != first || !goes_on) inputs_.remove(k);
+    if (goes_on) make_inputs(first);
     for (std::size_t k = first; k < plan_.blocks.size() && !will_stop(); ++k) {
       train_block(k);
       if (k > 0) inputs_.remove(k - 1);
