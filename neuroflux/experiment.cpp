@@ -81,7 +81,7 @@ class Experiment {
         methods[i].error = error.what();
         for (std::size_t later = i + 1; later < methods.size(); ++later)
           if (methods[later].fits) methods[later].error = "not begun";
-        write_summary();
+        write_summary_if_possible();
         throw;
       }
     }
@@ -179,6 +179,14 @@ class Experiment {
   }
 
   void write_summary() const { write("summary.json", to_json(plan_.summary).dump(2) + "\n"); }
+
+  // After a failure: a disk that is full must not hide what else went wrong.
+  void write_summary_if_possible() const noexcept {
+    try {
+      write_summary();
+    } catch (const std::exception&) {
+    }
+  }
 
   void write(const char* name, const std::string& text) const {
     replace_file(options_.run_folder / name, text);

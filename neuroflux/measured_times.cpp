@@ -53,11 +53,21 @@ class MeasuredTimes : public TimeModel {
   }
 
  private:
+  // The folder itself, or the nearest around it that is there.
+  static std::filesystem::path existing(std::filesystem::path folder) {
+    folder = std::filesystem::absolute(folder);
+    while (!std::filesystem::exists(folder)) folder = folder.parent_path();
+    return folder;
+  }
+
   StorageSpeed measure_storage() {
     CacheSpec spec{.name = "speed", .sample_shape = {32, 32, 64}, .dtype = options_.cache_dtype};
     const std::int64_t values = spec.sample_shape.numel();
     const std::int64_t sample_bytes = values * size_of(spec.dtype);
-    spec.count = kProbeBytes / sample_bytes;
+    // At least a chunk; where there is no room for one, the run itself will say so.
+    spec.count =
+        std::min(kProbeBytes, free_bytes(existing(options_.cache_folder)) / 2) / sample_bytes;
+    if (spec.count * sample_bytes < spec.chunk_bytes) return nominal_speed(options_.device).storage;
     const auto bytes = static_cast<double>(spec.count * sample_bytes);
     const std::int64_t batch = 16;
     prepare(spec.sample_shape, batch);

@@ -148,8 +148,7 @@ TrainingObserver observe(Progress& progress) {
     InterruptGuard::check(fmt::format("{} epoch {}/{}", describe(stage), step.epoch, step.epochs));
   };
   observer.on_epoch = [&progress](const Stage& stage, const nn::EpochMetrics& metrics) {
-    progress.epoch(stage, metrics);
-    InterruptGuard::check(describe(stage));
+    progress.epoch(stage, metrics);  // no interrupt here: the checkpoint is written next
   };
   observer.on_batch = [](const Stage& stage) { InterruptGuard::check(describe(stage)); };
   observer.on_message = [&progress](const std::string& text) { progress.message(text); };
@@ -234,15 +233,21 @@ void run_training(const CommandLine& line, const std::string& program) {
   std::vector<ComparisonRun> runs;
   {
     Progress progress(stderr, isatty(STDERR_FILENO) != 0, data.validation_count() > 0);
-    warn_of_frozen_augmentation(line, progress);
+    if (!options.resume) warn_of_frozen_augmentation(line, progress);
     const auto announce = [&](std::int64_t run, std::int64_t count, std::int64_t budget,
                               std::uint64_t seed) {
       if (count > 1)
         progress.message(fmt::format("run {} of {}: budget {}, seed {}", run, count,
                                      budget > 0 ? format_bytes(budget) : "all", seed));
     };
-    runs = run_comparison(comparison, *times, observe(progress), announce);
-    InterruptGuard::check("the end of the run");
+    try {
+      runs = run_comparison(comparison, *times, observe(progress), announce);
+      InterruptGuard::check("the end of the run");
+    } catch (const Interrupted& interrupted) {
+      throw Interrupted(fmt::format("{}; to go on: {} {} --resume {}", interrupted.what(),
+                                    quoted(std::filesystem::path(program).filename().string()),
+                                    to_string(line.command), quoted(folder.path().string())));
+    }
   }
   const Summary& summary = runs.front().summary;
   if (line.json) {

@@ -5,12 +5,15 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "engine/timer.h"
 #include "neuroflux/auxiliary.h"
 #include "neuroflux/local_net.h"
 #include "neuroflux/time_profile.h"
 #include "nn/models/registry.h"
+#include "tests/support/small_file_system.h"
 
 namespace nf {
 namespace {
@@ -131,6 +134,59 @@ TEST_F(MeasuredTimes, StorageIsMeasuredInTheFolderAndLeavesNothing) {
   EXPECT_GT(speed.write, 1e6);
   EXPECT_GT(speed.read, 1e6);
   EXPECT_FALSE(std::filesystem::exists(folder_));
+}
+
+TEST_F(MeasuredTimes, StorageIsTakenAsNominalWhereThereIsNoRoomToMeasure) {
+  const test::SmallFileSystem disk(folder_, 1 << 20);
+  if (!disk.refusal().empty()) GTEST_SKIP() << "no mount: " << disk.refusal();
+  EXPECT_EQ(make_measured_times(options_)->storage().write,
+            nominal_speed(options_.device).storage.write);
+  EXPECT_TRUE(std::filesystem::is_empty(folder_));
+}
+
+TEST_F(MeasuredTimes, AnotherProcessCanPlanByTheSame) {
+  options_.seconds_per_point = 0.0;
+  const auto times = remember_times(make_measured_times(options_));
+  const LocalUnit unit = local_->range(1, 1).front();
+  const PassTimes known = times->unit(unit, local_->input_sample(1), 16);
+  const StorageSpeed storage = times->storage();
+  const std::filesystem::path file = folder_.string() + "-times.json";
+  times->save(file);
+  const auto others = remember_times(make_measured_times(options_));
+  others->load(file);
+  const PassTimes found = others->unit(unit, local_->input_sample(1), 16);
+  for (const std::int64_t batch : {1, 3, 16, 100}) {
+    EXPECT_EQ(found.train.seconds(batch), known.train.seconds(batch));
+    EXPECT_EQ(found.stage.seconds(batch), known.stage.seconds(batch));
+    EXPECT_EQ(found.evaluate.seconds(batch), known.evaluate.seconds(batch));
+    EXPECT_EQ(found.forward.seconds(batch), known.forward.seconds(batch));
+  }
+  EXPECT_EQ(others->storage().read, storage.read);
+  EXPECT_EQ(others->storage().write, storage.write);
+  EXPECT_GT(others->replayed_seconds(), 0.0) << "it was measured again";
+}
+
+TEST_F(MeasuredTimes, ADamagedFileOfThemIsRefused) {
+  const auto times = remember_times(make_measured_times(options_));
+  times->storage();
+  times->unit(local_->range(1, 1).front(), local_->input_sample(1), 16);
+  const std::filesystem::path file = folder_.string() + "-times.json";
+  times->save(file);
+  std::ifstream in(file);
+  const std::string whole((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  const auto refused = [&](const std::string& from, const std::string& to) {
+    std::string text = whole;
+    ASSERT_NE(text.find(from), std::string::npos) << from;
+    text.replace(text.find(from), from.size(), to);
+    std::ofstream(file) << text;
+    EXPECT_THROW(times->load(file), DataError) << to;
+  };
+  refused("\"measured\"", "\"predicted\"");
+  refused("\"batch\": 1,", "\"batch\": 0,");
+  refused("\"batch\": 1,", "\"batch\": 900,");
+  refused("\"seconds\": ", "\"seconds\": -");
+  refused("\"train\"", "\"brain\"");
+  refused("{", "");
 }
 
 TEST_F(MeasuredTimes, AreRememberedWithWhatTheyTook) {

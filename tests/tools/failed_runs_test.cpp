@@ -50,10 +50,11 @@ class FailedRun : public Training {
 
   /// The run folder holds what had been finished, and no cache.
   void expect_only_finished(const std::string& folder) const {
+    const std::vector<std::string> finished{"config.toml",           "plan.json", "metrics.jsonl",
+                                            "summary.json",          "run.json",  "times.json",
+                                            "checkpoint.safetensors"};
     for (const auto& entry : fs::recursive_directory_iterator(file(folder)))
-      EXPECT_THAT(
-          (std::vector<std::string>{"config.toml", "plan.json", "metrics.jsonl", "summary.json"}),
-          testing::Contains(entry.path().filename().string()));
+      EXPECT_THAT(finished, testing::Contains(entry.path().filename().string()));
   }
 };
 

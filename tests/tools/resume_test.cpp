@@ -1,0 +1,244 @@
+// Runs that are killed at any moment and go on: nothing is lost but the epoch under way.
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <fstream>
+#include <functional>
+#include <random>
+#include <thread>
+
+#include "tests/support/small_file_system.h"
+#include "tests/tools/training.h"
+
+namespace nf::test {
+namespace {
+
+using testing::HasSubstr;
+using Clock = std::chrono::steady_clock;
+
+// Several blocks, so that caches are filled and read.
+const Arguments kSeveralBlocks{"--budget", "2MiB", "--partition", "homogeneous", "--rho", "0.1"};
+const Arguments kRun = kNet + kSeveralBlocks +
+                       Arguments{"--data", "images", "--epochs", "3", "--no-early-stop"} +
+                       Arguments{"--crop", "1"};
+
+class Resumed : public Training {
+ protected:
+  void SetUp() override {
+    Training::SetUp();
+    const ProgramResult whole = run(Arguments{"compare", "--run-dir", "whole"} + kRun);
+    ASSERT_EQ(whole.exit_code, 0) << whole.err;
+    const json methods = read_json("whole/summary.json")["methods"];
+    ASSERT_EQ(methods[0]["status"], "ok");
+    ASSERT_GE(methods[1]["blocks"].size(), 3U);
+  }
+
+  Arguments begin() const { return Arguments{"compare", "--run-dir", "cut"} + kRun; }
+  Arguments go_on() const {
+    // Before run.json is there, nothing has been done that could go on.
+    return fs::exists(file("cut/run.json")) ? Arguments{"compare", "--resume", "cut"}
+                                            : begin() + Arguments{"--overwrite"};
+  }
+
+  /// Kills the run when `now` says so; false: it was finished before.
+  bool kill_when(const std::function<bool()>& now) const {
+    const pid_t process = workspace_.start(go_on());
+    int status = 0;
+    while (waitpid(process, &status, WNOHANG) == 0) {
+      if (!now()) continue;
+      kill(process, SIGKILL);
+      waitpid(process, &status, 0);
+      break;
+    }
+    EXPECT_TRUE(WIFSIGNALED(status) || WEXITSTATUS(status) == 0) << read_text(file("stderr.txt"));
+    return WIFSIGNALED(status);
+  }
+
+  void finish() const {
+    const ProgramResult rest = run(go_on());
+    ASSERT_EQ(rest.exit_code, 0) << rest.err;
+  }
+
+  /// All that a run leaves is what the one left that was never killed.
+  void expect_as_whole() const {
+    for (const char* weights : {"bp.safetensors", "neuroflux.safetensors"})
+      EXPECT_EQ(read_text(file("cut") / weights), read_text(file("whole") / weights)) << weights;
+    EXPECT_EQ(metrics_without_times(file("cut/metrics.jsonl")),
+              metrics_without_times(file("whole/metrics.jsonl")));
+    const json cut = read_json("cut/summary.json")["methods"];
+    const json whole = read_json("whole/summary.json")["methods"];
+    ASSERT_EQ(cut.size(), whole.size());
+    for (std::size_t i = 0; i < cut.size(); ++i)
+      for (const char* key :
+           {"name", "status", "batches", "predicted_peak_bytes", "measured_peak_bytes",
+            "validation_accuracy", "test_accuracy", "parameters", "weights"})
+        EXPECT_EQ(cut[i][key], whole[i][key]) << key;
+    std::vector<std::string> left, expected;
+    for (const auto& entry : fs::recursive_directory_iterator(file("cut")))
+      left.push_back(entry.path().filename().string());
+    for (const auto& entry : fs::recursive_directory_iterator(file("whole")))
+      expected.push_back(entry.path().filename().string());
+    EXPECT_THAT(left, testing::UnorderedElementsAreArray(expected));
+  }
+};
+
+TEST_F(Resumed, KilledFiftyTimesEndsAsIfItNeverWas) {
+  std::mt19937 random(7);
+  const auto begin = Clock::now();
+  ASSERT_EQ(run(Arguments{"compare", "--run-dir", "timed"} + kRun).exit_code, 0);
+  const std::chrono::duration<double> takes = Clock::now() - begin;
+  std::uniform_real_distribution<double> share(0.0, 0.7);
+  for (int kills = 0; kills < 50;) {
+    const auto at = Clock::now() + share(random) * takes;
+    if (kill_when([&] { return Clock::now() >= at; })) {
+      ++kills;
+      continue;
+    }
+    expect_as_whole();
+    if (HasFailure()) return;
+    fs::remove_all(file("cut"));
+  }
+  if (fs::exists(file("cut"))) finish();
+  expect_as_whole();
+}
+
+TEST_F(Resumed, KilledWhileACheckpointIsWritten) {
+  const fs::path half = file("cut/checkpoint.safetensors.tmp");
+  int caught = 0;
+  for (int tries = 0; caught < 5 && tries < 100; ++tries) {
+    if (!kill_when([&] { return fs::exists(half); })) fs::remove_all(file("cut"));
+    caught += fs::exists(half) ? 1 : 0;
+  }
+  EXPECT_EQ(caught, 5);
+  finish();
+  expect_as_whole();
+}
+
+TEST_F(Resumed, KilledWhileACacheIsFilled) {
+  const fs::path cache = file("cut/cache");
+  int caught = 0;
+  for (int tries = 0; caught < 5 && tries < 100; ++tries) {
+    const std::string name = "train-after-block-" + std::to_string(1 + tries % 2);
+    const auto filling = [&] {
+      return fs::exists(cache / (name + ".data")) && !fs::exists(cache / (name + ".json"));
+    };
+    if (!kill_when(filling)) fs::remove_all(file("cut"));
+    caught += filling() ? 1 : 0;
+  }
+  EXPECT_EQ(caught, 5);
+  finish();
+  expect_as_whole();
+}
+
+TEST_F(Resumed, AnInterruptSaysHowToGoOn) {
+  const pid_t process = workspace_.start(begin());
+  while (!fs::exists(file("cut/checkpoint.safetensors"))) std::this_thread::yield();
+  kill(process, SIGINT);
+  const ProgramResult stopped = workspace_.finish(process);
+  EXPECT_EQ(stopped.exit_code, 130);
+  EXPECT_THAT(lines_of(stopped.err).back(), HasSubstr("to go on: neuroflux compare --resume cut"));
+  finish();
+  expect_as_whole();
+}
+
+// The folder may go while a run writes to it: the cache is then computed again by the next.
+TEST_F(Resumed, ACacheThatIsRemovedIsComputedAgain) {
+  const fs::path cache = file("cut/cache/train-after-block-1.json");
+  ASSERT_TRUE(kill_when([&] { return fs::exists(cache); }));
+  fs::remove_all(cache.parent_path());
+  finish();
+  expect_as_whole();
+}
+
+// Whatever is written next fails: a cache, a checkpoint, metrics.
+TEST_F(Resumed, ADiskThatFillsUpEndsItInOneLineAndItGoesOnOnceThereIsRoom) {
+  const SmallFileSystem disk(file("cut"), 16 << 20);
+  if (!disk.refusal().empty()) GTEST_SKIP() << "no mount: " << disk.refusal();
+  for (const char* awaited :
+       {"bp.safetensors", "cache/train-after-block-1.json", "cache/train-after-block-2.json"}) {
+    SCOPED_TRACE(awaited);
+    const pid_t process = workspace_.start(go_on());
+    while (!fs::exists(file("cut") / awaited)) std::this_thread::yield();
+    kill(process, SIGSTOP);
+    std::ofstream filler(file("cut/filler"), std::ios::binary);
+    while (filler << std::string(4096, 'x') << std::flush) {
+    }
+    kill(process, SIGCONT);
+    const ProgramResult stopped = workspace_.finish(process);
+    EXPECT_EQ(stopped.exit_code, 1) << stopped.err;
+    EXPECT_THAT(lines_of(stopped.err).back(), HasSubstr("neuroflux: "));
+    fs::remove(file("cut/filler"));
+  }
+  finish();
+  expect_as_whole();
+}
+
+TEST_F(Resumed, AFlippedBitInACacheIsComputedAgain) {
+  const fs::path cache = file("cut/cache/train-after-block-1");
+  ASSERT_TRUE(kill_when([&] { return fs::exists(cache.string() + ".json"); }));
+  std::string bytes = read_text(cache.string() + ".data");
+  bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 4);
+  workspace_.write("cut/cache/train-after-block-1.data", bytes);
+  finish();
+  expect_as_whole();
+}
+
+TEST_F(Resumed, ADamagedCheckpointIsRefusedAndNamed) {
+  const fs::path checkpoint = file("cut/checkpoint.safetensors");
+  ASSERT_TRUE(kill_when([&] { return fs::exists(checkpoint); }));
+  std::string bytes = read_text(checkpoint);
+  bytes[bytes.size() - 5] = static_cast<char>(bytes[bytes.size() - 5] ^ 1);
+  workspace_.write("cut/checkpoint.safetensors", bytes);
+  const ProgramResult refused = run(go_on());
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.err, HasSubstr("checkpoint.safetensors: is damaged"));
+}
+
+TEST_F(Resumed, OnlyWhatCanGoOn) {
+  const auto refused = [&](const Arguments& arguments, int exit_code, const char* why) {
+    const ProgramResult result = run(arguments);
+    EXPECT_EQ(result.exit_code, exit_code);
+    EXPECT_EQ(lines_of(result.err).size(), 1U);
+    EXPECT_THAT(result.err, HasSubstr(why));
+  };
+  refused({"train", "--resume", "whole"}, 2, "was begun by compare: neuroflux compare --resume");
+  refused({"compare", "--resume", "nowhere"}, 1, "nowhere holds no run that can go on");
+  refused({"compare", "--resume", "whole", "--epochs", "9"}, 2, "not with --epochs");
+  // A finished run is told again.
+  const std::string weights = read_text(file("whole/bp.safetensors"));
+  const ProgramResult again = run({"compare", "--resume", "whole", "--json"});
+  EXPECT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_EQ(json::parse(again.out)["methods"], read_json("whole/summary.json")["methods"]);
+  EXPECT_EQ(again.err, "");
+}
+
+TEST_F(Resumed, AComparisonOfSeveralRunsGoesOnWithThoseThatAreLeft) {
+  const Arguments several = Arguments{"compare", "--run-dir", "several", "--seeds", "0,1,2"} + kRun;
+  const pid_t process = workspace_.start(several);
+  while (!fs::exists(file("several/2097152-seed1/checkpoint.safetensors")))
+    std::this_thread::yield();
+  kill(process, SIGKILL);
+  workspace_.finish(process);
+  const json first = read_json("several/2097152-seed0/summary.json");
+  const ProgramResult rest = run({"compare", "--resume", "several"});
+  ASSERT_EQ(rest.exit_code, 0) << rest.err;
+  EXPECT_EQ(read_json("several/2097152-seed0/summary.json"), first);
+  EXPECT_EQ(read_json("several/summary.json")["runs"].size(), 3U);
+  EXPECT_EQ(read_text(file("several/2097152-seed0/bp.safetensors")),
+            read_text(file("whole/bp.safetensors")));
+}
+
+TEST_F(Resumed, WithoutCheckpointsItBeginsAnew) {
+  const pid_t process = workspace_.start(begin() + Arguments{"--no-checkpoints"});
+  const fs::path metrics = file("cut/metrics.jsonl");
+  while (!fs::exists(metrics) || fs::file_size(metrics) == 0) std::this_thread::yield();
+  kill(process, SIGKILL);
+  workspace_.finish(process);
+  EXPECT_FALSE(fs::exists(file("cut/checkpoint.safetensors")));
+  finish();
+  expect_as_whole();
+}
+
+}  // namespace
+}  // namespace nf::test
