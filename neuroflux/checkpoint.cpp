@@ -23,9 +23,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr const char* kFormat = "neuroflux-checkpoint-1";
-constexpr double kMostSeconds = 1e12;
-constexpr double kMostJoules = 1e15;
+constexpr const char* kCheckpointFormat = "neuroflux-checkpoint-1";
 
 // Tensors of one state dict in the file are named SET/NAME.
 constexpr std::string_view kTrained = "trained/", kWeights = "weights/", kOptimizer = "optimizer/";
@@ -151,7 +149,7 @@ void write_checkpoint(const fs::path& folder, const Progress& checkpoint,
   }
   const std::string progress = progress_json(checkpoint, state).dump();
   nn::write_safetensors(checkpoint_file(folder), tensors,
-                        {{"format", kFormat},
+                        {{"format", kCheckpointFormat},
                          {"progress", progress},
                          {"checksum", fmt::format("{:016x}", checksum(progress, hashes))}});
 }
@@ -164,7 +162,7 @@ std::optional<Checkpoint> read_checkpoint(const fs::path& folder,
   const std::string& progress = file.metadata["progress"];
   std::map<std::string, std::uint64_t> hashes;
   for (const auto& [name, tensor] : file.tensors) hashes[name] = hash_tensor(tensor);
-  if (file.metadata["format"] != kFormat)
+  if (file.metadata["format"] != kCheckpointFormat)
     throw DataError(fmt::format("{}: is no checkpoint of this version", path.string()));
   if (file.metadata["checksum"] != fmt::format("{:016x}", checksum(progress, hashes)))
     throw DataError(fmt::format("{}: is damaged, its checksum is another", path.string()));
@@ -176,7 +174,7 @@ std::optional<Checkpoint> read_checkpoint(const fs::path& folder,
   checkpoint.metrics_bytes = value.at("metrics_bytes").whole();
   checkpoint.elapsed_seconds = value.at("elapsed_seconds").real(0.0, kMostSeconds);
   if (const auto joules = value.find("energy_joules"))
-    checkpoint.energy_joules = joules->real(0.0, kMostJoules);
+    checkpoint.energy_joules = joules->real(0.0, kMostSpeed);
   const JsonValue methods = value.at("methods");
   for (const JsonValue& method : methods.list()) {
     if (checkpoint.methods.size() == plans.size())

@@ -12,6 +12,11 @@
 
 namespace nf {
 
+/// Far beyond any training, and products of two such numbers are still finite.
+inline constexpr double kMostSeconds = 1e12;
+/// More images or bytes a second, or joules, than any machine has.
+inline constexpr double kMostSpeed = 1e15;
+
 /// A value in a document. All throw DataError naming the file, the place as "methods[2].name"
 /// (counted from 0), and what is wrong there.
 class JsonValue {

@@ -12,8 +12,7 @@ using nlohmann::json;
 
 namespace {
 
-constexpr double kMostSeconds = 1e12;
-constexpr double kMost = 1e30;  // of a loss, a rate or a speed
+constexpr double kMostFigure = 1e30;  // of a loss, a rate or a speed
 
 }  // namespace
 
@@ -36,15 +35,15 @@ json to_json(const nn::EpochMetrics& metrics) {
 nn::EpochMetrics read_epoch(const JsonValue& value) {
   nn::EpochMetrics metrics;
   metrics.epoch = value.at("epoch").whole(1);
-  metrics.learning_rate = value.at("learning_rate").real(0.0, kMost);
+  metrics.learning_rate = value.at("learning_rate").real(0.0, kMostFigure);
   metrics.train_seconds = value.at("train_seconds").real(0.0, kMostSeconds);
   metrics.evaluation_seconds = value.at("evaluation_seconds").real(0.0, kMostSeconds);
-  metrics.images_per_second = value.at("images_per_second").real(0.0, kMost);
+  metrics.images_per_second = value.at("images_per_second").real(0.0, kMostFigure);
   for (const JsonValue& output : value.at("outputs").list())
     metrics.outputs.push_back({output.at("name").text(),
-                               output.at("train_loss").real(-kMost, kMost),
+                               output.at("train_loss").real(-kMostFigure, kMostFigure),
                                output.at("train_accuracy").real(0.0, 1.0),
-                               output.at("validation_loss").real(-kMost, kMost),
+                               output.at("validation_loss").real(-kMostFigure, kMostFigure),
                                output.at("validation_accuracy").real(0.0, 1.0)});
   return metrics;
 }

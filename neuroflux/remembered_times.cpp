@@ -16,9 +16,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr double kMostSeconds = 1e12;
-constexpr double kMostSpeed = 1e15;
-
 json time_json(const BatchTime& time) {
   json points = json::array();
   for (const BatchTime::Point& point : time.points())

@@ -13,9 +13,6 @@ namespace fs = std::filesystem;
 namespace nf {
 namespace {
 
-// Far beyond any training, and products of two such numbers are still finite.
-constexpr double kMostSeconds = 1e12;
-constexpr double kMostSpeed = 1e15;
 constexpr std::int64_t kMostBytes = std::int64_t{1} << 60;
 
 std::int64_t bytes(const JsonValue& value) {

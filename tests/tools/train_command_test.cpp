@@ -1,4 +1,6 @@
 // neuroflux train, compare and eval, from the outside.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <sstream>
