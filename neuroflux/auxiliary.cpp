@@ -30,18 +30,34 @@ class ProportionalRule : public AuxiliaryRule {
   }
 };
 
+std::vector<std::int64_t> widths_up_to(std::int64_t channels) {
+  std::vector<std::int64_t> widths;
+  for (const std::int64_t width : {16, 32, 64, 128, 256})
+    if (width == 16 || width <= channels) widths.push_back(width);
+  return widths;
+}
+
 class AdaptiveRule : public AuxiliaryRule {
  public:
   std::string name() const override { return "adaptive"; }
   std::vector<std::int64_t> widths(const Shape& features) const override {
-    std::vector<std::int64_t> widths;
-    for (const std::int64_t width : {16, 32, 64, 128, 256})
-      if (width == 16 || width <= features[-1]) widths.push_back(width);
-    return widths;
+    return widths_up_to(features[-1]);
   }
   std::unique_ptr<nn::Module> make(const std::string& prefix, const Shape& features,
                                    std::int64_t classes, std::int64_t width) const override {
     return make_conv_classifier(prefix, features, classes, width, 8);
+  }
+};
+
+class PooledRule : public AuxiliaryRule {
+ public:
+  std::string name() const override { return "pooled"; }
+  std::vector<std::int64_t> widths(const Shape& features) const override {
+    return widths_up_to(features[-1]);
+  }
+  std::unique_ptr<nn::Module> make(const std::string& prefix, const Shape& features,
+                                   std::int64_t classes, std::int64_t width) const override {
+    return make_pooled_classifier(prefix, features, classes, width);
   }
 };
 
@@ -66,8 +82,30 @@ std::unique_ptr<nn::Module> make_conv_classifier(const std::string& prefix, cons
   return net;
 }
 
+std::unique_ptr<nn::Module> make_pooled_classifier(const std::string& prefix, const Shape& features,
+                                                   std::int64_t classes, std::int64_t width) {
+  NF_CHECK(features.rank() == 4, "auxiliary: features must be (N, H, W, C), got {}",
+           features.str());
+  constexpr std::int64_t kMap = 4, kReduced = 2;
+  const std::int64_t height = std::min(features[1], kMap), columns = std::min(features[2], kMap);
+  // What the perceptron sees is square, so that one convolution without padding can be its layer.
+  const std::int64_t reduced = std::min({height, columns, kReduced});
+  auto net = std::make_unique<nn::Sequential>();
+  if (features[1] > height || features[2] > columns)
+    net->emplace<nn::AdaptiveAvgPool>(height, columns);
+  net->emplace<nn::ConvBnAct>(prefix + ".conv", prefix + ".bn", features[3], width, 1);
+  net->emplace<nn::ConvBnAct>(prefix + ".depthwise", prefix + ".depthwise_bn", width, width, 3,
+                              nn::ConvBnOptions{.groups = width});
+  net->emplace<nn::AdaptiveAvgPool>(reduced, reduced);
+  net->emplace<nn::ConvBnAct>(prefix + ".hidden", prefix + ".hidden_bn", width, width, reduced,
+                              nn::ConvBnOptions{.padding = 0});
+  net->emplace<nn::Flatten>();
+  net->emplace<nn::Linear>(prefix + ".linear", width, classes);
+  return net;
+}
+
 const std::vector<std::string>& auxiliary_rule_names() {
-  static const std::vector<std::string> names{"adaptive", "proportional", "classic"};
+  static const std::vector<std::string> names{"adaptive", "proportional", "classic", "pooled"};
   return names;
 }
 
@@ -75,6 +113,7 @@ std::shared_ptr<const AuxiliaryRule> make_auxiliary_rule(std::string_view name) 
   if (name == "adaptive") return std::make_shared<AdaptiveRule>();
   if (name == "proportional") return std::make_shared<ProportionalRule>();
   if (name == "classic") return std::make_shared<ClassicRule>();
+  if (name == "pooled") return std::make_shared<PooledRule>();
   fail("auxiliary rule: '{}' is not known; did you mean '{}'?", name,
        nearest_name(name, auxiliary_rule_names()));
 }

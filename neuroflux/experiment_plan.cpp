@@ -45,15 +45,19 @@ std::string seconds_text(double seconds) {
 
 // Units and blocks for people.
 std::string local_table(const std::string& method, const Plan& plan) {
-  std::vector<std::vector<std::string>> rows{{"unit", "name", "output", "parameters", "aux width",
-                                              "aux parameters", "exit parameters", "feasible batch",
-                                              "least budget"}};
+  std::vector<std::vector<std::string>> rows{{"unit", "name", "output", "parameters", "MFLOP",
+                                              "aux width", "aux parameters", "aux MFLOP",
+                                              "exit parameters", "feasible batch", "least budget"}};
+  const auto mega = [](std::int64_t flops) {
+    return fmt::format("{:.3g}", static_cast<double>(flops) / 1e6);
+  };
   for (const UnitPlan& unit : plan.units)
     rows.push_back({std::to_string(rows.size()), unit.name, unit.output.str(),
-                    std::to_string(unit.parameters),
+                    std::to_string(unit.parameters), mega(unit.flops),
                     unit.auxiliary_width > 0 ? std::to_string(unit.auxiliary_width) : "head",
-                    std::to_string(unit.auxiliary_parameters), std::to_string(unit.exit_parameters),
-                    std::to_string(unit.feasible_batch), format_bytes_up(unit.minimum_budget)});
+                    std::to_string(unit.auxiliary_parameters), mega(unit.auxiliary_flops),
+                    std::to_string(unit.exit_parameters), std::to_string(unit.feasible_batch),
+                    format_bytes_up(unit.minimum_budget)});
   std::string text = fmt::format("{}: units, auxiliary networks by the rule {}\n{}\n", method,
                                  plan.auxiliary_rule, format_table(rows));
   if (plan.blocks.empty()) return text;

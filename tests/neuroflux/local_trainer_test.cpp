@@ -34,6 +34,16 @@ TEST_F(LocalTraining, LearnsWithinTheBudgetAtThePredictedPeaks) {
   EXPECT_FALSE(fs::exists(training_.cache_folder));
 }
 
+TEST_F(LocalTraining, PooledAuxiliaryNetworksTeachToo) {
+  rule_ = make_auxiliary_rule("pooled");
+  training_.epochs = 4;
+  const LocalResult result = train();
+  for (const BlockResult& block : result.blocks)
+    EXPECT_EQ(block.measured_peak_bytes, block.plan.predicted_peak_bytes);
+  EXPECT_GT(result.exits[result.chosen].validation_accuracy, 0.6);
+  EXPECT_GT(result.test_accuracy, 0.6);
+}
+
 TEST_F(LocalTraining, SameSeedSameBits) {
   std::vector<double> losses[2];
   LocalResult results[2];

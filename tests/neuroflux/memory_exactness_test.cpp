@@ -60,6 +60,7 @@ class MemoryExactness : public testing::TestWithParam<Case> {
     EXPECT_EQ(phases(profiler.context()), measured);
     return measured;
   }
+  void expect_exact_units(const AuxiliaryRule& rule);
   Workload workload(bool fills_cache, const std::optional<nn::PixelFormat>& format) const {
     return {batch(), batch() + rest(), {batch() + rest()}, fills_cache, format};
   }
@@ -101,9 +102,15 @@ TEST_P(MemoryExactness, RecomputationReservesWhatWasPredicted) {
 }
 
 TEST_P(MemoryExactness, EachUnitsLocalStepReservesWhatWasPredicted) {
+  for (const char* rule : {"adaptive", "pooled"}) {
+    SCOPED_TRACE(rule);
+    expect_exact_units(*make_auxiliary_rule(rule));
+  }
+}
+
+void MemoryExactness::expect_exact_units(const AuxiliaryRule& rule) {
   const auto net = model();
-  const auto rule = make_auxiliary_rule("adaptive");
-  const LocalNet local(*net, *rule,
+  const LocalNet local(*net, rule,
                        std::vector<std::int64_t>(static_cast<std::size_t>(net->unit_count()), 16));
   MemoryProfiler profiler(device(), optimizer());
   const ContextPtr context = Context::create(device());

@@ -256,5 +256,15 @@ TEST(AuxiliaryRule, ClassifiesMapsOfAnySize) {
     }
 }
 
+TEST(AuxiliaryRule, PooledClassifiersCostWhatIsSaid) {
+  const std::int64_t channels = 48, width = 32, classes = 10;
+  const Shape features{1, 16, 16, channels};
+  const auto classifier = make_pooled_classifier("aux", features, classes, width);
+  EXPECT_EQ(classifier->flops(features),
+            2 * width * (16 * channels + 16 * 9 + 4 * width) + 2 * width * classes);
+  const auto adaptive = make_conv_classifier("aux", features, classes, width, 8);
+  EXPECT_GT(adaptive->flops(features), 25 * classifier->flops(features));
+}
+
 }  // namespace
 }  // namespace nf
