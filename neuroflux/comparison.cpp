@@ -198,6 +198,7 @@ std::vector<ComparisonRun> run_comparison(const ComparisonOptions& options, Time
       if (runs > 1) one.run_folder = folder / folder_name(budget, seed);
       if (one.resume && is_finished(one.run_folder)) {
         done.push_back({one.run_folder, read_runs(one.run_folder).front().summary});
+        write_all(folder, done);  // which may be what was cut off
         continue;
       }
       if (one.resume) one.budget = budget_of(one.run_folder, budget);

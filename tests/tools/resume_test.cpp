@@ -229,6 +229,14 @@ TEST_F(Resumed, AComparisonOfSeveralRunsGoesOnWithThoseThatAreLeft) {
             read_text(file("whole/bp.safetensors")));
 }
 
+TEST_F(Resumed, CutOffWhileTheTablesAreWritten) {
+  fs::copy(file("whole"), file("cut"));
+  fs::remove(file("cut/summary.md"));
+  fs::rename(file("cut/summary.csv"), file("cut/summary.csv.tmp"));
+  finish();
+  expect_as_whole();
+}
+
 TEST_F(Resumed, WithoutCheckpointsItBeginsAnew) {
   const pid_t process = workspace_.start(begin() + Arguments{"--no-checkpoints"});
   const fs::path metrics = file("cut/metrics.jsonl");
