@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "engine/backends/cuda/check.h"
@@ -171,39 +172,62 @@ class Convolutions::Implementation {
       case Pass::forward: {
         std::array<cudnnConvolutionFwdAlgoPerf_t, CUDNN_CONVOLUTION_FWD_ALGO_COUNT> found{};
         int count = 0;
-        NF_CUDA_CHECK(cudnn().cudnnGetConvolutionForwardAlgorithm_v7(
+        const cudnnStatus_t status = cudnn().cudnnGetConvolutionForwardAlgorithm_v7(
             handle_, d.x, d.w, d.convolution, d.y, static_cast<int>(found.size()), &count,
-            found.data()));
-        take(found.data(), count, p, pass, *choice);
+            found.data());
+        if (status != CUDNN_STATUS_SUCCESS) count = offer_all(found);
+        take(found.data(), count, p, pass, status, *choice);
         break;
       }
       case Pass::backward_input: {
         std::array<cudnnConvolutionBwdDataAlgoPerf_t, CUDNN_CONVOLUTION_BWD_DATA_ALGO_COUNT>
             found{};
         int count = 0;
-        NF_CUDA_CHECK(cudnn().cudnnGetConvolutionBackwardDataAlgorithm_v7(
+        const cudnnStatus_t status = cudnn().cudnnGetConvolutionBackwardDataAlgorithm_v7(
             handle_, d.w, d.y, d.convolution, d.x, static_cast<int>(found.size()), &count,
-            found.data()));
-        take(found.data(), count, p, pass, *choice);
+            found.data());
+        if (status != CUDNN_STATUS_SUCCESS) count = offer_all(found);
+        take(found.data(), count, p, pass, status, *choice);
         break;
       }
       case Pass::backward_weight: {
         std::array<cudnnConvolutionBwdFilterAlgoPerf_t, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_COUNT>
             found{};
         int count = 0;
-        NF_CUDA_CHECK(cudnn().cudnnGetConvolutionBackwardFilterAlgorithm_v7(
+        const cudnnStatus_t status = cudnn().cudnnGetConvolutionBackwardFilterAlgorithm_v7(
             handle_, d.x, d.y, d.convolution, d.w, static_cast<int>(found.size()), &count,
-            found.data()));
-        take(found.data(), count, p, pass, *choice);
+            found.data());
+        if (status != CUDNN_STATUS_SUCCESS) count = offer_all(found);
+        take(found.data(), count, p, pass, status, *choice);
         break;
       }
     }
     return choice;
   }
 
+  // Heuristics don't know every problem that an algorithm can do: each is then asked itself. Number
+  // 1 is the common one of every pass; number 0 of the gradients adds up in any order, and so does
+  // number 3 of the filters'.
+  template <typename Found, std::size_t N>
+  int offer_all(std::array<Found, N>& found) const {
+    using Algorithm = decltype(Found::algo);
+    constexpr bool forward = std::is_same_v<Algorithm, cudnnConvolutionFwdAlgo_t>;
+    constexpr bool filter = std::is_same_v<Algorithm, cudnnConvolutionBwdFilterAlgo_t>;
+    for (std::size_t i = 0; i < N; ++i) {
+      const std::size_t number = i < 2 ? 1 - i : i;
+      const bool any_order = !forward && (number == 0 || (filter && number == 3));
+      found[i] = {};
+      found[i].algo = static_cast<Algorithm>(number);
+      found[i].status = CUDNN_STATUS_SUCCESS;
+      found[i].determinism = any_order ? CUDNN_NON_DETERMINISTIC : CUDNN_DETERMINISTIC;
+      found[i].mathType = CUDNN_DEFAULT_MATH;
+    }
+    return static_cast<int>(N);
+  }
+
   template <typename Found>
   void take(const Found* found, int count, const Conv2dProblem& p, Pass pass,
-            Choice& choice) const {
+            cudnnStatus_t heuristics, Choice& choice) const {
     const bool strict = p.dtype == DType::f32 && !options_.tf32;
     std::vector<LibraryAlgorithm> offered;
     std::vector<const Found*> origins;
@@ -220,8 +244,9 @@ class Convolutions::Implementation {
       origins.push_back(&found[i]);
     }
     const auto chosen = choose_algorithm(offered, options_.workspace_cap);
-    NF_CHECK(chosen.has_value(), "conv2d: cuDNN has no {} algorithm for {}", name(pass),
-             describe(p));
+    NF_CHECK(chosen.has_value(),
+             "conv2d: cuDNN has no {} algorithm for {}; its heuristics say {}", name(pass),
+             describe(p), cudnn().cudnnGetErrorString(heuristics));
     choice.algorithm = static_cast<int>(origins[*chosen]->algo);
     choice.workspace = offered[*chosen].workspace;
     if (!strict)

@@ -119,6 +119,15 @@ Runtime::Runtime(int index) : index_(index) {
            devices.count, devices.count == 1 ? "device, cuda:0" : "devices");
   used_before_ = used_bytes(index);
   select();
+  try {
+    make();
+  } catch (...) {
+    release();
+    throw;
+  }
+}
+
+void Runtime::make() {
   int major = 0, minor = 0, integrated = 0;
   NF_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index_));
   NF_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index_));
@@ -142,6 +151,10 @@ Runtime::Runtime(int index) : index_(index) {
 Runtime::~Runtime() {
   cudaStreamSynchronize(copy_);
   cudaStreamSynchronize(compute_);
+  release();
+}
+
+void Runtime::release() noexcept {
   for (Staging& staging : staging_) {
     if (staging.used != nullptr) cudaEventDestroy(staging.used);
     cudaFreeHost(staging.memory);

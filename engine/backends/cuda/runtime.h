@@ -87,6 +87,8 @@ class Runtime {
   };
   static constexpr std::uint64_t kCallsPerMark = 16;
 
+  void make();
+  void release() noexcept;
   Staging& next_staging();
   void set_mark();
   void wait_for_calls(std::uint64_t calls);
