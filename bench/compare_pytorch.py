@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Compares training steps of this engine with PyTorch's, in one run on one machine.
+"""Compares training steps, or inference, of this engine with PyTorch's, in one run on one machine.
 
 The two take turns, A B A B: whatever else the machine does, both feel it. For each net and batch
 it reports the median over the rounds of (images/s here) / (images/s of PyTorch's better layout),
 with the smallest and largest ratio, and the processes' peak memory; --json FILE keeps all figures.
 Needs a build with NF_BENCH (Release, NF_NATIVE) and PyTorch (apt install python3-torch).
 Usage: compare_pytorch.py [--build build/release] [--models vgg16,resnet18,mobilenet_v1]
-                          [--batches 4,16,64] [--rounds 5] [--steps 5] [--threads 2] [--json FILE]
+                          [--batches 4,16,64] [--rounds 5] [--steps 5] [--threads 2] [--inference]
+                          [--json FILE]
 """
 import argparse
 import json
@@ -32,6 +33,8 @@ def compare(options, train_step, model, batch):
     """One row: ratios by round, and what each engine measured."""
     common = ["--model", model, "--batch", str(batch), "--steps", str(options.steps), "--threads",
               str(options.threads), "--device", options.device]
+    if options.inference:
+        common.append("--inference")
     rounds = []
     for _ in range(options.rounds):
         # PyTorch's convolutions round to TF32 on GPUs too.
@@ -71,6 +74,7 @@ def main():
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--inference", action="store_true")
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
     train_step = options.build / "bench" / "train_step"
@@ -91,6 +95,7 @@ def main():
         options.json.write_text(json.dumps(
             {"processor": processor(), "cores": os.cpu_count(), "threads": options.threads,
              "rounds": options.rounds, "steps": options.steps, "device": options.device,
+             "pass": "inference" if options.inference else "training",
              "commit": rows[0]["rounds"][0]["ours"]["commit"],
              "pytorch": rows[0]["rounds"][0]["theirs"][0]["engine"], "rows": rows}, indent=1) + "\n")
 

@@ -1,4 +1,4 @@
-// Times whole training steps of backpropagation; bench/README.md tells how to read it.
+// Times whole training steps, or inference; bench/README.md tells how to read it.
 #include <fmt/format.h>
 #include <sys/resource.h>
 
@@ -26,6 +26,7 @@ struct Options {
   std::int64_t batch = 16;
   std::int64_t steps = 10;
   ContextOptions device;
+  bool inference = false;
   bool json = false;
 };
 
@@ -46,7 +47,9 @@ bool parse(int argc, char** argv, Options& options) {
   std::vector<std::int64_t> input{32, 32, 3};
   std::string device = "cpu";
   bool no_onednn = false;
-  CLI::App app{"Times whole training steps of backpropagation (SGD, momentum) on random images."};
+  CLI::App app{
+      "Times whole training steps of backpropagation (SGD, momentum), or inference, on random "
+      "images."};
   app.option_defaults()->always_capture_default();
   app.add_option("--model", options.model, "net, as vgg11 or mobilenet_v1");
   app.add_option("--batch", options.batch, "images per step")->check(CLI::Range(1, 65536));
@@ -69,6 +72,8 @@ bool parse(int argc, char** argv, Options& options) {
   app.add_flag("--tf32", options.device.tf32,
                "let a GPU round operands of convolutions and products to 10 bits");
   app.add_flag("--no-onednn", no_onednn, "convolution and matrix product by Eigen");
+  app.add_flag("--inference", options.inference,
+               "forward passes alone, with batch norms folded into the convolutions");
   app.add_flag("--json", options.json, "one JSON object instead of a line of text");
   try {
     app.parse(argc, argv);
@@ -85,6 +90,28 @@ bool parse(int argc, char** argv, Options& options) {
   return true;
 }
 
+template <typename Step>
+void time_steps(const Options& options, Context& context, Measured& measured, const Step& step) {
+  for (std::int64_t i = 0; i < kWarmUpSteps + options.steps; ++i) {
+    const Timer timer;
+    step();
+    context.backend().synchronize();
+    const double seconds = timer.seconds();
+    if (i >= kWarmUpSteps) measured.seconds.push_back(seconds);
+  }
+}
+
+void train(const Options& options, const ContextPtr& context, nn::Model& model,
+           const nn::HostBatch& batch, Measured& measured) {
+  // Small enough that no net diverges on random labels; its value does not change the time.
+  const nn::OptimizerOptions optimizer{
+      .learning_rate = 1e-3, .momentum = 0.9, .weight_decay = 5e-4};
+  nn::BpTrainer trainer(context, model, optimizer, 0);
+  time_steps(options, *context, measured, [&] { trainer.train(batch, {}); });
+  // The first step warms up, the second is captured and replayed, as are all others.
+  measured.graphs = trainer.replays() == kWarmUpSteps + options.steps - 1;
+}
+
 Measured measure(const Options& options, nn::Model& model) {
   const std::int64_t values = options.batch * options.model_options.input.numel();
   RandomStream random(random_key(0, Purpose::generate));
@@ -95,27 +122,23 @@ Measured measure(const Options& options, nn::Model& model) {
     label = static_cast<std::int32_t>(
         random.below(static_cast<std::uint64_t>(options.model_options.classes)));
 
+  const nn::HostBatch batch{.size = options.batch,
+                            .sample = options.model_options.input,
+                            .images = images.data(),
+                            .labels = labels.data()};
   const ContextPtr context = Context::create(options.device);
-  // Small enough that no net diverges on random labels; its value does not change the time.
-  const nn::OptimizerOptions optimizer{
-      .learning_rate = 1e-3, .momentum = 0.9, .weight_decay = 5e-4};
-  nn::BpTrainer trainer(context, model, optimizer, 0);
   Measured measured;
-  for (std::int64_t step = 0; step < kWarmUpSteps + options.steps; ++step) {
-    const Timer timer;
-    trainer.train({.size = options.batch,
-                   .sample = options.model_options.input,
-                   .images = images.data(),
-                   .labels = labels.data()},
-                  {});
-    context->backend().synchronize();
-    const double seconds = timer.seconds();
-    if (step >= kWarmUpSteps) measured.seconds.push_back(seconds);
+  if (options.inference) {
+    model.materialize(context, 0);
+    model.fold_batch_norms();
+    time_steps(options, *context, measured,
+               [&] { model.forward({}, nn::stage_images(context, batch)); });
+    model.release();
+  } else {
+    train(options, context, model, batch, measured);
   }
   std::sort(measured.seconds.begin(), measured.seconds.end());
   measured.threads = context->backend().threads();
-  // The first step warms up, the second is captured and replayed, as are all others.
-  measured.graphs = trainer.replays() == kWarmUpSteps + options.steps - 1;
   measured.peak_bytes = context->pool().stats().peak_reserved;
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -132,6 +155,7 @@ nlohmann::json to_json(const Options& options, const std::string& model, const M
           {"classes", options.model_options.classes},
           {"batch", options.batch},
           {"steps", options.steps},
+          {"pass", options.inference ? "inference" : "training"},
           {"device", to_string(options.device.device)},
           {"tf32", options.device.tf32},
           {"graphs", measured.graphs},

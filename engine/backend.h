@@ -77,6 +77,9 @@ struct Conv2dProblem {
   /// What follows in the forward pass: y = activation(convolution + bias + residual).
   Activation activation = Activation::none;
   bool residual = false;
+  /// The forward pass finds its weights in this layout, 0 for the one above; see
+  /// Backend::conv2d_weight_layout.
+  std::int64_t weight_layout = 0;
 
   std::int64_t out_h() const { return (h + 2 * padding - kh) / stride + 1; }
   std::int64_t out_w() const { return (w + 2 * padding - kw) / stride + 1; }
@@ -250,6 +253,18 @@ class Backend {
                                         GradMode mode) const = 0;
   virtual void conv2d_forward(const Conv2dProblem& problem, ConstView x, ConstView w,
                               ConstView bias, ConstView residual, View y, Workspace workspace) = 0;
+  /// The layout that the forward pass of this problem reads weights in with the least work: a
+  /// number of this backend's own, 0 where the plain one is as good. Weights that don't change are
+  /// laid out once and then come with problem.weight_layout set to it.
+  virtual std::int64_t conv2d_weight_layout(const Conv2dProblem&) const { return 0; }
+  /// Bytes of the problem's weights in `layout`, padding included.
+  virtual std::int64_t conv2d_weight_bytes(const Conv2dProblem& problem, std::int64_t layout) const;
+  virtual std::int64_t conv2d_reorder_workspace(const Conv2dProblem& problem,
+                                                std::int64_t layout) const;
+  /// out = w, from problem.weight_layout to `layout`. The default throws Error, as for what no
+  /// layout of this backend leads to.
+  virtual void conv2d_reorder_weights(const Conv2dProblem& problem, std::int64_t layout,
+                                      ConstView w, View out, Workspace workspace);
   virtual void conv2d_backward_input(const Conv2dProblem& problem, ConstView dy, ConstView w,
                                      View dx, GradMode mode, Workspace workspace) = 0;
   virtual void conv2d_backward_weight(const Conv2dProblem& problem, ConstView x, ConstView dy,

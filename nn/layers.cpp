@@ -77,7 +77,8 @@ Tensor Conv2d::forward(const Pass& pass, const Tensor& x) {
 Tensor Conv2d::forward_fused(const Tensor& x, const Tensor& bias, const Tensor& residual,
                              Activation activation) {
   check_materialized(weight_);
-  return conv2d_fused(x, weight_.value, bias, residual, activation, conv_options());
+  const ConstantWeights weights{weight_.value, weight_.layout};
+  return conv2d_fused(x, weights, bias, residual, activation, conv_options());
 }
 
 Conv2dOptions Conv2d::conv_options() const {

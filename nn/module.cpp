@@ -94,6 +94,7 @@ void Module::release() {
   visit([](Parameter& parameter) {
     parameter.value = Tensor();
     parameter.folded = false;
+    parameter.layout = 0;
   });
 }
 

@@ -33,6 +33,8 @@ struct Parameter {
   bool decay = true;    ///< false for biases and batch norms, see OptimizerOptions
   Tensor value{};       ///< empty until materialized
   bool folded = false;  ///< the value has a batch norm in it, see Module::fold_batch_norms
+  /// Of a folded value: which of the device's layouts it is in, 0 for that of `shape`.
+  std::int64_t layout = 0;
 
   std::int64_t numel() const { return shape.numel(); }
 };
@@ -54,6 +56,7 @@ class Module {
   virtual void visit(const std::function<void(Parameter&)>& visitor) = 0;
   /// Makes one convolution of each convolution and the batch norm behind it, for inference: forward
   /// then gives the same but for rounding, in less time, and what batch norms hold is given back.
+  /// Weights move into the device's favourite layout as images of a new shape come by.
   /// A net so changed can be neither trained nor saved; release() makes it what it was. Nothing by
   /// default: a module made of others hands it on. Throws Error when not materialized.
   virtual void fold_batch_norms() {}

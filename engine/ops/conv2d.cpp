@@ -110,11 +110,9 @@ Tensor compute(const Conv2dProblem& problem, const Tensor& x, const Tensor& w, c
   return y;
 }
 
-}  // namespace
-
-Tensor conv2d_fused(const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual,
-                    Activation activation, const Conv2dOptions& options) {
-  const OpScope scope(kConv2d);
+Conv2dProblem fused_problem(const Tensor& x, const Tensor& w, const Tensor& bias,
+                            const Tensor& residual, Activation activation,
+                            const Conv2dOptions& options) {
   Conv2dProblem problem = checked_problem(x, w, bias, options);
   NF_CHECK(static_cast<bool>(bias), "conv2d: with something behind it there must be a bias");
   if (residual) {
@@ -125,7 +123,40 @@ Tensor conv2d_fused(const Tensor& x, const Tensor& w, const Tensor& bias, const 
   }
   problem.activation = activation;
   problem.residual = static_cast<bool>(residual);
+  return problem;
+}
+
+void lay_out(const Conv2dProblem& problem, ConstantWeights w) {
+  const ContextPtr& context = w.values.context();
+  Backend& backend = context->backend();
+  std::int64_t wanted = backend.conv2d_weight_layout(problem);
+  // A padded layout has no room where the weights are, and elsewhere they would leave holes.
+  if (backend.conv2d_weight_bytes(problem, wanted) != w.values.bytes()) wanted = 0;
+  if (wanted == w.layout) return;
+  Tensor values = Tensor::empty(context, w.values.shape(), w.values.dtype(), Category::workspace);
+  const detail::Scratch scratch(context, backend.conv2d_reorder_workspace(problem, wanted));
+  backend.conv2d_reorder_weights(problem, wanted, w.values.view(), values.mutable_view(), scratch);
+  backend.copy(w.values.mutable_view(), values.view());
+  w.layout = wanted;
+}
+
+}  // namespace
+
+Tensor conv2d_fused(const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual,
+                    Activation activation, const Conv2dOptions& options) {
+  const OpScope scope(kConv2d);
+  const Conv2dProblem problem = fused_problem(x, w, bias, residual, activation, options);
   return compute(problem, x, w, bias, residual);
+}
+
+Tensor conv2d_fused(const Tensor& x, ConstantWeights w, const Tensor& bias, const Tensor& residual,
+                    Activation activation, const Conv2dOptions& options) {
+  const OpScope scope(kConv2d);
+  Conv2dProblem problem = fused_problem(x, w.values, bias, residual, activation, options);
+  problem.weight_layout = w.layout;
+  lay_out(problem, w);
+  problem.weight_layout = w.layout;
+  return compute(problem, x, w.values, bias, residual);
 }
 
 Tensor conv2d(Tape* tape, const Tensor& x, const Tensor& w, const Tensor& bias,

@@ -85,6 +85,28 @@ TEST_P(Folding, GivesTheSameLogits) {
     }
 }
 
+// Channels enough that weights move into the device's layouts, another one for another batch.
+TEST(Fold, GivesTheSameLogitsInAnyLayout) {
+  const Shape input{16, 16, 3};
+  const auto model = make_model("resnet18", {.input = input, .classes = 10, .width = 0.5});
+  const StateDict state = trained_state(*model);
+  const ContextPtr context = make_context();
+  std::vector<test::Values> expected;
+  const std::vector<std::int64_t> batches{1, 24, 1};
+  model->materialize(context, state);
+  for (const std::int64_t n : batches)
+    expected.push_back(to_values(model->forward({}, images(context, input, n))));
+  model->fold_batch_norms();
+  const double relative = 0x1p-23 * std::sqrt(2.0 * static_cast<double>(summed_terms(*model)));
+  for (std::size_t i = 0; i < batches.size(); ++i) {
+    double size = 0;
+    for (const double value : expected[i]) size = std::max(size, std::abs(value));
+    ASSERT_GT(size, 0.01);
+    expect_close(to_values(model->forward({}, images(context, input, batches[i]))), expected[i],
+                 4 * relative * size, "resnet18");
+  }
+}
+
 TEST_P(Folding, KeepsOneVectorOfFour) {
   const Shape input{33, 19, 3};
   const auto model = narrow_model(GetParam(), input);

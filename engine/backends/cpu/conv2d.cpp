@@ -54,11 +54,39 @@ std::int64_t CpuBackend::conv2d_workspace(const Conv2dProblem& problem, Pass pas
                              : gemm_conv2d_workspace(problem, pass, threads_);
 }
 
+std::int64_t CpuBackend::conv2d_weight_layout(const Conv2dProblem& problem) const {
+  if (uses_onednn(onednn_.get(), problem, Pass::forward))
+    return onednn_->conv2d_weight_layout(problem);
+  return problem.fused() ? conv2d_weight_layout(problem.plain()) : 0;
+}
+
+std::int64_t CpuBackend::conv2d_weight_bytes(const Conv2dProblem& problem,
+                                             std::int64_t layout) const {
+  if (layout == 0 || onednn_ == nullptr) return Backend::conv2d_weight_bytes(problem, layout);
+  return onednn_->conv2d_weight_bytes(problem, layout);
+}
+
+std::int64_t CpuBackend::conv2d_reorder_workspace(const Conv2dProblem& problem,
+                                                  std::int64_t layout) const {
+  return onednn_ == nullptr ? 0 : onednn_->conv2d_reorder_workspace(problem, layout);
+}
+
+void CpuBackend::conv2d_reorder_weights(const Conv2dProblem& problem, std::int64_t layout,
+                                        ConstView w, View out, Workspace workspace) {
+  if (onednn_ == nullptr)
+    return Backend::conv2d_reorder_weights(problem, layout, w, out, workspace);
+  onednn_->conv2d_reorder_weights(problem, layout, elements<float>("conv2d", w),
+                                  elements<float>("conv2d", out), workspace);
+}
+
 void CpuBackend::conv2d_forward(const Conv2dProblem& problem, ConstView x, ConstView w,
                                 ConstView bias, ConstView residual, View y, Workspace workspace) {
   constexpr std::string_view op = "conv2d";
   const Pass pass = Pass::forward;
   check_workspace(op, workspace, conv2d_workspace(problem, pass, GradMode::overwrite));
+  NF_CHECK(problem.weight_layout == 0 || problem.weight_layout == conv2d_weight_layout(problem),
+           "conv2d: weights come in layout {}, this problem reads layout {}", problem.weight_layout,
+           conv2d_weight_layout(problem));
   with_real(op, problem.dtype, [&](auto scalar) {
     using T = decltype(scalar);
     const T* in = elements<T>(op, x);

@@ -28,14 +28,10 @@ struct Layouts {
       : x(layout({p.n, p.c, p.h, p.w}, Tag::nhwc)),
         y(layout({p.n, p.o, p.out_h(), p.out_w()}, Tag::nhwc)),
         bias(layout({p.o}, Tag::x)),
+        our_weights(plain_conv2d_weights(p, false)),
+        any_weights(plain_conv2d_weights(p, true)),
         stride{p.stride, p.stride},
-        padding{p.padding, p.padding} {
-    const bool grouped = p.groups > 1;
-    const Dims dims = grouped ? Dims{p.groups, p.o / p.groups, p.c / p.groups, p.kh, p.kw}
-                              : Dims{p.o, p.c, p.kh, p.kw};
-    our_weights = layout(dims, grouped ? Tag::gohwi : Tag::ohwi);
-    any_weights = layout(dims, Tag::any);
-  }
+        padding{p.padding, p.padding} {}
 };
 
 dnnl::primitive_attr attributes() {
@@ -164,6 +160,11 @@ void make_entry(const Conv2dProblem& problem, Pass pass, const dnnl::engine& eng
   }
 }
 
+// Whether weights, or their gradient, come in another layout than the pass reads or writes.
+bool lays_out_anew(const Conv2dProblem& p, Pass pass, const DnnlConv2d& entry) {
+  return entry.reorders && !(pass == Pass::forward && p.weight_layout == entry.weight_layout);
+}
+
 // The workspace of one pass, cut up.
 struct Cut {
   std::byte* weights;
@@ -174,7 +175,8 @@ struct Cut {
   Cut(const Conv2dProblem& p, Pass pass, GradMode mode, const DnnlConv2d& entry,
       Workspace workspace) {
     const bool accumulate = mode == GradMode::accumulate;
-    const bool staged = entry.reorders || (pass == Pass::backward_weight && accumulate);
+    const bool staged =
+        lays_out_anew(p, pass, entry) || (pass == Pass::backward_weight && accumulate);
     std::int64_t extra_count = 0;
     if (pass == Pass::forward) extra_count = p.o;
     if (pass == Pass::backward_input && accumulate) extra_count = p.n * p.h * p.w * p.c;
@@ -206,6 +208,8 @@ DnnlConv2d& OneDnnLibrary::conv2d_entry(const Conv2dProblem& p, Pass pass) {
     return *found->second;
   auto entry = std::make_unique<DnnlConv2d>();
   guarded(p, pass, [&] { make_entry(p, pass, engine_, *entry); });
+  if (entry->reorders && pass == Pass::forward)
+    entry->weight_layout = number_of(entry->pass.operands.at(DNNL_ARG_WEIGHTS).get_desc());
   if (conv2d_entries_.size() >= kMostEntries) conv2d_entries_.clear();
   return *conv2d_entries_.emplace(key, std::move(entry)).first->second;
 }
@@ -240,7 +244,7 @@ void OneDnnLibrary::conv2d(const Conv2dProblem& problem, Pass pass, GradMode mod
       return;
     }
     const void* weights = operands.w;
-    if (entry.reorders) {
+    if (lays_out_anew(problem, pass, entry)) {
       entry.reorder.bind(DNNL_ARG_FROM, operands.w);
       entry.reorder.bind(DNNL_ARG_TO, cut.weights);
       entry.reorder.run(stream_, cut.scratchpad);

@@ -57,6 +57,13 @@ class CpuBackend final : public Backend {
                                 GradMode mode) const override;
   void conv2d_forward(const Conv2dProblem& problem, ConstView x, ConstView w, ConstView bias,
                       ConstView residual, View y, Workspace workspace) override;
+  std::int64_t conv2d_weight_layout(const Conv2dProblem& problem) const override;
+  std::int64_t conv2d_weight_bytes(const Conv2dProblem& problem,
+                                   std::int64_t layout) const override;
+  std::int64_t conv2d_reorder_workspace(const Conv2dProblem& problem,
+                                        std::int64_t layout) const override;
+  void conv2d_reorder_weights(const Conv2dProblem& problem, std::int64_t layout, ConstView w,
+                              View out, Workspace workspace) override;
   void conv2d_backward_input(const Conv2dProblem& problem, ConstView dy, ConstView w, View dx,
                              GradMode mode, Workspace workspace) override;
   void conv2d_backward_weight(const Conv2dProblem& problem, ConstView x, ConstView dy, View dw,

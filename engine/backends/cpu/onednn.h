@@ -40,6 +40,14 @@ class OneDnn {
   virtual void conv2d(const Conv2dProblem& problem, Pass pass, GradMode mode,
                       const Conv2dOperands& operands, Workspace workspace) = 0;
 
+  // Layouts of weights, as Backend has them.
+  virtual std::int64_t conv2d_weight_layout(const Conv2dProblem& problem) = 0;
+  virtual std::int64_t conv2d_weight_bytes(const Conv2dProblem& problem, std::int64_t layout) = 0;
+  virtual std::int64_t conv2d_reorder_workspace(const Conv2dProblem& problem,
+                                                std::int64_t layout) = 0;
+  virtual void conv2d_reorder_weights(const Conv2dProblem& problem, std::int64_t layout,
+                                      const float* w, float* out, Workspace workspace) = 0;
+
   virtual bool has_linear(const LinearProblem& problem, Pass pass, GradMode mode) = 0;
   virtual std::int64_t linear_workspace(const LinearProblem& problem, Pass pass, GradMode mode) = 0;
   virtual void linear(const LinearProblem& problem, Pass pass, GradMode mode,

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "engine/backends/cpu/onednn.h"
 #include "engine/error.h"
@@ -48,7 +49,8 @@ struct DnnlCall {
 
 struct DnnlConv2d {
   bool supported = false;
-  bool reorders = false;  // the library wants the weights in another layout than ours
+  bool reorders = false;           // the library wants the weights in another layout than ours
+  std::int64_t weight_layout = 0;  // that the pass reads or writes
   DnnlCall pass;
   DnnlCall reorder;  // of the weights before the pass, of their gradient behind it
   DnnlCall add;      // of the weights' gradient to what is there
@@ -69,6 +71,11 @@ class OneDnnLibrary final : public OneDnn {
   std::int64_t conv2d_workspace(const Conv2dProblem& problem, Pass pass, GradMode mode) override;
   void conv2d(const Conv2dProblem& problem, Pass pass, GradMode mode,
               const Conv2dOperands& operands, Workspace workspace) override;
+  std::int64_t conv2d_weight_layout(const Conv2dProblem& problem) override;
+  std::int64_t conv2d_weight_bytes(const Conv2dProblem& problem, std::int64_t layout) override;
+  std::int64_t conv2d_reorder_workspace(const Conv2dProblem& problem, std::int64_t layout) override;
+  void conv2d_reorder_weights(const Conv2dProblem& problem, std::int64_t layout, const float* w,
+                              float* out, Workspace workspace) override;
 
   bool has_linear(const LinearProblem& problem, Pass pass, GradMode mode) override;
   std::int64_t linear_workspace(const LinearProblem& problem, Pass pass, GradMode mode) override;
@@ -77,6 +84,10 @@ class OneDnnLibrary final : public OneDnn {
 
  private:
   DnnlConv2d& conv2d_entry(const Conv2dProblem& problem, Pass pass);
+  /// The number of this layout, a new one where it is met for the first time.
+  std::int64_t number_of(const dnnl::memory::desc& layout);
+  dnnl::memory::desc numbered(const Conv2dProblem& problem, std::int64_t number) const;
+  DnnlCall conv2d_reorder(const Conv2dProblem& problem, std::int64_t layout) const;
   DnnlLinear& linear_entry(const LinearProblem& problem, Pass pass, GradMode mode);
 
   /// Runs fn with the library's threads set. Throws Error for what the library throws.
@@ -87,8 +98,12 @@ class OneDnnLibrary final : public OneDnn {
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream_{engine_};
   NumbersMap<13, std::unique_ptr<DnnlConv2d>> conv2d_entries_;
+  std::vector<dnnl::memory::desc> layouts_;  // of weights, number 1 first
   NumbersMap<5, std::unique_ptr<DnnlLinear>> linear_entries_;
 };
+
+/// A convolution's weights as Conv2dProblem has them, or as the library would.
+dnnl::memory::desc plain_conv2d_weights(const Conv2dProblem& problem, bool any);
 
 std::string describe(const Conv2dProblem& problem, Pass pass);
 std::string describe(const LinearProblem& problem, Pass pass);

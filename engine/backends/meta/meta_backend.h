@@ -60,6 +60,19 @@ class MetaBackend final : public Backend {
   }
   void conv2d_forward(const Conv2dProblem&, ConstView, ConstView, ConstView, ConstView, View,
                       Workspace) override {}
+  std::int64_t conv2d_weight_layout(const Conv2dProblem& problem) const override {
+    return target_->conv2d_weight_layout(problem);
+  }
+  std::int64_t conv2d_weight_bytes(const Conv2dProblem& problem,
+                                   std::int64_t layout) const override {
+    return target_->conv2d_weight_bytes(problem, layout);
+  }
+  std::int64_t conv2d_reorder_workspace(const Conv2dProblem& problem,
+                                        std::int64_t layout) const override {
+    return target_->conv2d_reorder_workspace(problem, layout);
+  }
+  void conv2d_reorder_weights(const Conv2dProblem&, std::int64_t, ConstView, View,
+                              Workspace) override {}
   void conv2d_backward_input(const Conv2dProblem&, ConstView, ConstView, View, GradMode,
                              Workspace) override {}
   void conv2d_backward_weight(const Conv2dProblem&, ConstView, ConstView, View, GradMode,
