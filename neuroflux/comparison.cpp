@@ -165,6 +165,10 @@ std::string folder_name(std::int64_t budget, std::uint64_t seed) {
 
 }  // namespace
 
+void load_times(const std::filesystem::path& folder, TimeModel& times) {
+  if (std::filesystem::exists(folder / kTimes)) times.load(folder / kTimes);
+}
+
 bool is_finished(const std::filesystem::path& run_folder) {
   if (!std::filesystem::exists(run_folder / "summary.json") ||
       std::filesystem::exists(checkpoint_file(run_folder)))
@@ -187,8 +191,7 @@ std::vector<ComparisonRun> run_comparison(const ComparisonOptions& options, Time
            options.budgets.size(), options.seeds.size());
   const std::filesystem::path& folder = options.experiment.run_folder;
   const auto runs = static_cast<std::int64_t>(options.budgets.size() * options.seeds.size());
-  if (options.experiment.resume && std::filesystem::exists(folder / kTimes))
-    times.load(folder / kTimes);
+  if (options.experiment.resume) load_times(folder, times);
   std::vector<ComparisonRun> done;
   for (const std::int64_t budget : options.budgets)
     for (const std::uint64_t seed : options.seeds) {

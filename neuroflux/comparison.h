@@ -21,6 +21,10 @@ struct ComparisonOptions {
   std::function<std::string(std::int64_t budget, std::uint64_t seed)> config_text = {};
 };
 
+/// The times that a comparison's plans rest on, as run_comparison left them in its folder; none
+/// where it did not come so far. Throws DataError.
+void load_times(const std::filesystem::path& folder, TimeModel& times);
+
 /// Whether a run folder holds a run that was finished: its summary tells of no method that was not.
 bool is_finished(const std::filesystem::path& run_folder);
 

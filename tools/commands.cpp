@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "engine/atomic_file.h"
@@ -172,23 +173,30 @@ bool trains_by(const CommandLine& line, const char* method) {
   return std::find(methods.begin(), methods.end(), method) != methods.end();
 }
 
-// What can be known to be wrong before a run folder is made.
-void check_before_training(const CommandLine& line, const ComparisonOptions& comparison,
-                           const nn::TrainingData& data, TimeModel& times) {
+// What can be known to be wrong before a run folder is made. Returns how long all will take.
+std::vector<TimeLeft::Part> check_before_training(const CommandLine& line,
+                                                  const ComparisonOptions& comparison,
+                                                  const nn::TrainingData& data, TimeModel& times) {
   if (data.validation_count() == 0 && trains_by(line, "neuroflux"))
     fail_usage("--validation-fraction: {} leaves no images to choose an exit of neuroflux by",
                line.options.data_options.validation_fraction);
   bool fits = false;
+  std::vector<TimeLeft::Part> parts;
+  std::int64_t run = 0;
   for (const std::int64_t budget : comparison.budgets) {
     ExperimentOptions options = comparison.experiment;
     options.budget = budget;
     const ExperimentPlan plan = plan_experiment(options, data_shape(data), times);
     InterruptGuard::check("planning");
+    for (std::size_t i = 0; i < comparison.seeds.size(); ++i)
+      std::ranges::move(parts_of(++run, plan.summary, options.training.stop_when_saturated),
+                        std::back_inserter(parts));
     fits = fits || any_fits(plan.summary);
     if (fits || budget != comparison.budgets.back()) continue;
     print(line.json ? to_json(plan).dump(2) + '\n' : to_table(plan.summary));
     throw does_not_fit(plan.summary);
   }
+  return parts;
 }
 
 // Features that are cached once can't be augmented anew.
@@ -227,15 +235,17 @@ void run_training(const CommandLine& line, const std::string& program) {
   const nn::TrainingData data = load_data(options);
   const std::string model = checked_model_name(options, data_shape(data));
   const std::unique_ptr<TimeModel> times = make_time_model(comparison);
-  if (!options.resume) check_before_training(line, comparison, data, *times);
+  if (options.resume) load_times(options.run_folder, *times);
+  TimeLeft left(check_before_training(line, comparison, data, *times));
   const RunFolder folder = begin_folder(line, comparison, model);
   options.run_folder = folder.path();
   std::vector<ComparisonRun> runs;
   {
-    Progress progress(stderr, isatty(STDERR_FILENO) != 0, data.validation_count() > 0);
+    Progress progress(stderr, isatty(STDERR_FILENO) != 0, data.validation_count() > 0, &left);
     if (!options.resume) warn_of_frozen_augmentation(line, progress);
     const auto announce = [&](std::int64_t run, std::int64_t count, std::int64_t budget,
                               std::uint64_t seed) {
+      left.begin_run(run);
       if (count > 1)
         progress.message(fmt::format("run {} of {}: budget {}, seed {}", run, count,
                                      budget > 0 ? format_bytes(budget) : "all", seed));

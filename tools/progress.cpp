@@ -30,22 +30,25 @@ std::string format_duration(double seconds) {
 
 void Progress::step(const Stage& stage, const nn::StepProgress& progress) {
   epochs_ = progress.epochs;
-  if (!rewrite_) return;
+  const auto now = std::chrono::steady_clock::now();
   const std::string name = describe(stage);
+  if (left_ != nullptr)
+    left_->update(name, static_cast<double>(progress.step) / static_cast<double>(progress.steps),
+                  std::chrono::duration<double>(now.time_since_epoch()).count());
+  if (!rewrite_) return;
   if (name != stage_) {
     end_line();
     stage_ = name;
     best_.reset();
   }
-  const auto now = std::chrono::steady_clock::now();
   const bool last = progress.step == progress.steps;
   if (line_open_ && !last && now - last_write_ < kPause) return;
   last_write_ = now;
   const std::string accuracy = best_ ? fmt::format("  val {:.1f}%", *best_ * 100.0) : "";
-  rewrite_line(fmt::format("{}  epoch {}/{}  step {}/{}  {:.0f} images/s{}  {} left", name,
+  rewrite_line(fmt::format("{}  epoch {}/{}  step {}/{}  {:.0f} images/s{}  {} left{}", name,
                            progress.epoch, progress.epochs, progress.step, progress.steps,
                            progress.images_per_second, accuracy,
-                           format_duration(progress.seconds_left)));
+                           format_duration(progress.seconds_left), time_left()));
 }
 
 void Progress::epoch(const Stage& stage, const nn::EpochMetrics& metrics) {
@@ -64,8 +67,16 @@ void Progress::epoch(const Stage& stage, const nn::EpochMetrics& metrics) {
                            output.train_loss);
     if (validated_) outputs += fmt::format(" val {:.2f}%", output.validation_accuracy * 100.0);
   }
-  message(fmt::format("{} epoch {}/{}: {}; {:.0f} images/s, {:.1f} s", describe(stage),
-                      metrics.epoch, epochs_, outputs, metrics.images_per_second, seconds));
+  message(fmt::format("{} epoch {}/{}: {}; {:.0f} images/s, {:.1f} s{}", describe(stage),
+                      metrics.epoch, epochs_, outputs, metrics.images_per_second, seconds,
+                      time_left()));
+}
+
+std::string Progress::time_left() const {
+  const std::optional<double> seconds = left_ != nullptr ? left_->seconds() : std::nullopt;
+  if (!seconds) return "";
+  return fmt::format("; run: {}{} left", left_->at_most() ? "at most " : "",
+                     format_duration(*seconds));
 }
 
 void Progress::message(const std::string& text) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "neuroflux/local_trainer.h"
+#include "neuroflux/time_left.h"
 
 namespace nf::tools {
 
@@ -17,8 +18,9 @@ class Progress {
  public:
   /// `rewrite`: whether `out` is a terminal whose last line can be written again.
   /// `validated`: whether epochs come with a validation accuracy.
-  Progress(std::FILE* out, bool rewrite, bool validated)
-      : out_(out), rewrite_(rewrite), validated_(validated) {}
+  /// `left`, which may be null, is kept up to date and told of the whole run.
+  Progress(std::FILE* out, bool rewrite, bool validated, TimeLeft* left = nullptr)
+      : out_(out), rewrite_(rewrite), validated_(validated), left_(left) {}
   ~Progress() { end_line(); }
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
@@ -28,12 +30,14 @@ class Progress {
   void message(const std::string& text);
 
  private:
+  std::string time_left() const;
   void rewrite_line(const std::string& text);
   void end_line();
 
   std::FILE* out_;
   bool rewrite_;
   bool validated_;
+  TimeLeft* left_;
   bool line_open_ = false;
   std::string stage_;           // of the line that is open
   std::int64_t epochs_ = 0;     // of the present stage

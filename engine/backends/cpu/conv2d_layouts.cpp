@@ -1,6 +1,7 @@
 // Layouts of a convolution's weights in oneDNN: numbered, so that weights which stay the same are
 // brought into the one that a forward pass wants once, not in each pass.
 #include <algorithm>
+#include <utility>
 
 #include "engine/backends/cpu/onednn_library.h"
 #include "engine/backends/cpu/typed.h"
