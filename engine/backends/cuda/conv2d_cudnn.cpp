@@ -244,9 +244,8 @@ class Convolutions::Implementation {
       origins.push_back(&found[i]);
     }
     const auto chosen = choose_algorithm(offered, options_.workspace_cap);
-    NF_CHECK(chosen.has_value(),
-             "conv2d: cuDNN has no {} algorithm for {}; its heuristics say {}", name(pass),
-             describe(p), cudnn().cudnnGetErrorString(heuristics));
+    NF_CHECK(chosen.has_value(), "conv2d: cuDNN has no {} algorithm for {}; its heuristics say {}",
+             name(pass), describe(p), cudnn().cudnnGetErrorString(heuristics));
     choice.algorithm = static_cast<int>(origins[*chosen]->algo);
     choice.workspace = offered[*chosen].workspace;
     if (!strict)
