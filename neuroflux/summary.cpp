@@ -67,6 +67,28 @@ std::string grouped(std::int64_t number) {
   return text;
 }
 
+// How the plan's times held, once there are others; empty before.
+std::string times_note(const MethodSummary& method) {
+  if (!method.predicted_seconds || !method.train_seconds) return "";
+  if (method.blocks.empty())
+    return fmt::format("{}: training and validation took {:.1f} s, {:.1f} s were predicted\n",
+                       method.name, *method.train_seconds + method.evaluation_seconds.value_or(0.0),
+                       *method.predicted_seconds);
+  std::string blocks;
+  double waited = 0.0;
+  for (const BlockSummary& block : method.blocks) {
+    if (!block.train_seconds || !block.predicted_seconds) continue;  // not trained
+    blocks += fmt::format("{}{:.1f} for {:.1f}", blocks.empty() ? "" : ", ",
+                          *block.train_seconds + block.cache_seconds.value_or(0.0),
+                          *block.predicted_seconds);
+    waited += block.cache_wait_seconds.value_or(0.0) + block.fill_wait_seconds.value_or(0.0);
+  }
+  return fmt::format(
+      "{}: training and cache by block, seconds taken for predicted: {}; {:.1f} s of "
+      "it waiting for the cache\n",
+      method.name, blocks, waited);
+}
+
 }  // namespace
 
 json to_json(const MethodSummary& method) {
@@ -196,6 +218,7 @@ std::string to_table(const Summary& summary) {
           static_cast<double>(method.full_parameters) / static_cast<double>(*method.parameters),
           method.stopped_early.value_or(false) ? "; later blocks were not trained (saturated)"
                                                : "");
+    notes += times_note(method);
   }
   if (summary.context_bytes)
     notes += fmt::format("beside the budget {}'s context and libraries take {}\n", summary.device,

@@ -1,0 +1,51 @@
+#include "neuroflux/summary.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace nf {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+Summary planned_methods() {
+  Summary summary;
+  summary.methods.resize(2);
+  MethodSummary& bp = summary.methods[0];
+  bp.name = "bp";
+  bp.fits = true;
+  bp.predicted_seconds = 20.0;
+  MethodSummary& local = summary.methods[1];
+  local.name = "neuroflux";
+  local.fits = true;
+  local.predicted_seconds = 11.0;
+  local.blocks.resize(3);
+  for (BlockSummary& block : local.blocks) block.predicted_seconds = 3.0;
+  return summary;
+}
+
+TEST(SummaryTable, APlanTellsNoTimesTaken) {
+  EXPECT_THAT(to_table(planned_methods()), Not(HasSubstr("predicted:")));
+}
+
+TEST(SummaryTable, HoldsPredictedTimesAgainstThoseTaken) {
+  Summary summary = planned_methods();
+  summary.methods[0].train_seconds = 21.25;
+  summary.methods[0].evaluation_seconds = 0.75;
+  MethodSummary& local = summary.methods[1];
+  local.train_seconds = 7.0;
+  for (std::size_t k : {0, 1}) {  // the third was not trained
+    local.blocks[k].train_seconds = 2.0 + static_cast<double>(k);
+    local.blocks[k].cache_seconds = 0.5;
+    local.blocks[k].cache_wait_seconds = 0.25;
+  }
+  const std::string table = to_table(summary);
+  EXPECT_THAT(table, HasSubstr("bp: training and validation took 22.0 s, 20.0 s were predicted\n"));
+  EXPECT_THAT(table,
+              HasSubstr("neuroflux: training and cache by block, seconds taken for predicted: "
+                        "2.5 for 3.0, 3.5 for 3.0; 0.5 s of it waiting for the cache\n"));
+}
+
+}  // namespace
+}  // namespace nf
