@@ -65,6 +65,9 @@ def spread(values, digits, factor=1.0):
 def row(options, model, budget, summaries):
     by_name = [{m["name"]: m for m in summary["methods"]} for summary in summaries]
     bp, local = [m["bp"] for m in by_name], [m["neuroflux"] for m in by_name]
+    if any(m["status"] != "ok" for m in bp + local):
+        least = max(m["minimum_budget_bytes"] for m in local) / 2**20
+        return f"| {model} | {budget / 2**20:.1f} MiB | NeuroFlux does not fit: {least:.1f} MiB |"
     ratio = lambda over, under, key: [a[key] / b[key] for a, b in zip(over, under)
                                       if a[key] is not None and b[key] is not None]
     reached = sum(m["seconds_to_bp_accuracy"] is not None for m in local)
