@@ -61,11 +61,13 @@ class BlockInputs {
   /// After a failure: what can't be removed must not hide why the run failed.
   void remove_all() noexcept;
 
-  /// Most bytes of host memory that caches have taken since reset_peak.
+  /// The account of host memory that caches and their buffers take.
   HostMemory& host() const { return caches_.host(); }
-  /// Of each unit.
+  /// The batch of each unit: that of its block.
   const std::vector<std::int64_t>& batches() const { return batches_; }
+  /// How images come to the device.
   nn::SampleForm form() const { return form_; }
+  /// Block `k` on the device, as its training begins.
   std::unique_ptr<LocalBlock> make_block(std::size_t k) const;
 
  private:
