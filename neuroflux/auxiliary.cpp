@@ -61,6 +61,18 @@ class PooledRule : public AuxiliaryRule {
   }
 };
 
+class DeepRule : public AuxiliaryRule {
+ public:
+  std::string name() const override { return "deep"; }
+  std::vector<std::int64_t> widths(const Shape& features) const override {
+    return widths_up_to(features[-1]);
+  }
+  std::unique_ptr<nn::Module> make(const std::string& prefix, const Shape& features,
+                                   std::int64_t classes, std::int64_t width) const override {
+    return make_deep_classifier(prefix, features, classes, width);
+  }
+};
+
 }  // namespace
 
 std::unique_ptr<nn::Module> make_conv_classifier(const std::string& prefix, const Shape& features,
@@ -104,8 +116,35 @@ std::unique_ptr<nn::Module> make_pooled_classifier(const std::string& prefix, co
   return net;
 }
 
+std::unique_ptr<nn::Module> make_deep_classifier(const std::string& prefix, const Shape& features,
+                                                 std::int64_t classes, std::int64_t width) {
+  NF_CHECK(features.rank() == 4, "auxiliary: features must be (N, H, W, C), got {}",
+           features.str());
+  constexpr std::int64_t kLargest = 16, kMap = 4, kReduced = 2;
+  std::int64_t height = std::min(features[1], kLargest), columns = std::min(features[2], kLargest);
+  std::int64_t channels = features[3];
+  auto net = std::make_unique<nn::Sequential>();
+  if (features[1] > height || features[2] > columns)
+    net->emplace<nn::AdaptiveAvgPool>(height, columns);
+  for (int i = 1; i == 1 || height > kMap || columns > kMap; ++i) {
+    const std::int64_t stride = height > kMap || columns > kMap ? 2 : 1;
+    net->emplace<nn::ConvBnAct>(fmt::format("{}.conv{}", prefix, i),
+                                fmt::format("{}.bn{}", prefix, i), channels, width, 3,
+                                nn::ConvBnOptions{.stride = stride});
+    height = (height - 1) / stride + 1;
+    columns = (columns - 1) / stride + 1;
+    channels = width;
+  }
+  const std::int64_t out_h = std::min(height, kReduced), out_w = std::min(columns, kReduced);
+  net->emplace<nn::AdaptiveAvgPool>(out_h, out_w);
+  net->emplace<nn::Flatten>();
+  net->emplace<nn::Linear>(prefix + ".linear", out_h * out_w * width, classes);
+  return net;
+}
+
 const std::vector<std::string>& auxiliary_rule_names() {
-  static const std::vector<std::string> names{"adaptive", "proportional", "classic", "pooled"};
+  static const std::vector<std::string> names{"adaptive", "proportional", "classic", "pooled",
+                                              "deep"};
   return names;
 }
 
@@ -114,6 +153,7 @@ std::shared_ptr<const AuxiliaryRule> make_auxiliary_rule(std::string_view name) 
   if (name == "proportional") return std::make_shared<ProportionalRule>();
   if (name == "classic") return std::make_shared<ClassicRule>();
   if (name == "pooled") return std::make_shared<PooledRule>();
+  if (name == "deep") return std::make_shared<DeepRule>();
   fail("auxiliary rule: '{}' is not known; did you mean '{}'?", name,
        nearest_name(name, auxiliary_rule_names()));
 }

@@ -40,13 +40,22 @@ std::unique_ptr<nn::Module> make_conv_classifier(const std::string& prefix, cons
 std::unique_ptr<nn::Module> make_pooled_classifier(const std::string& prefix, const Shape& features,
                                                    std::int64_t classes, std::int64_t width);
 
+/// A small net of its own: 3x3 convolutions of stride 2 with `width` filters, batch norm and ReLU
+/// until the map is 4x4 or smaller (one at least, of stride 1 on such a map), adaptive average
+/// pooling to 2x2 (less where the map is smaller), linear. Maps larger than 16x16 are averaged down
+/// to that size first.
+std::unique_ptr<nn::Module> make_deep_classifier(const std::string& prefix, const Shape& features,
+                                                 std::int64_t classes, std::int64_t width);
+
 /// The rules that come with the project:
 ///  - classic: 256 filters for every unit, no pooling before: the baseline of local learning;
 ///  - proportional: half of the unit's channels, at least 8 and at most 256, no pooling before;
 ///  - adaptive: 16 to 256 filters by what the budget allows, no more than the unit has channels
 ///    (16 at least), on maps averaged down to 8x8;
 ///  - pooled: as adaptive, on maps averaged down to 4x4, with cheap convolutions and a small
-///    perceptron (make_pooled_classifier).
+///    perceptron (make_pooled_classifier);
+///  - deep: as adaptive, with convolutions of stride 2 in place of averaging
+///    (make_deep_classifier): for units that many layers were joined to.
 /// Throws Error for an unknown name, with the nearest known one.
 std::shared_ptr<const AuxiliaryRule> make_auxiliary_rule(std::string_view name);
 const std::vector<std::string>& auxiliary_rule_names();

@@ -31,6 +31,8 @@ struct ExperimentOptions {
   bool profile = false;
   std::filesystem::path plan_file;  ///< of neuroflux, to be run as given; empty: plan
   std::string auxiliary = "adaptive";
+  /// How many of the net's units learn from one loss in neuroflux: see nn::joined_unit_sizes.
+  std::string units = "each";
   std::int64_t cache_views = 1;  ///< augmented copies of the training set that are cached; 1: none
   /// Its cache folder, when empty, is one in the run folder; else each run makes its own within.
   LocalTrainingOptions training;

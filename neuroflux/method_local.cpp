@@ -1,9 +1,12 @@
 // Local learning: `neuroflux`, block by block from the activation cache, and `local`, its baseline,
 // all units at once with classic auxiliary networks.
 #include "engine/timer.h"
+#include "neuroflux/joint_units.h"
 #include "neuroflux/local_block.h"
 #include "neuroflux/method.h"
 #include "neuroflux/plan_file.h"
+#include "nn/join_units.h"
+#include "nn/models/registry.h"
 
 namespace nf {
 namespace {
@@ -19,19 +22,26 @@ BlockSummary describe_block(const BlockPlan& block) {
   return summary;
 }
 
-Plan plan_or_read(const MethodInput& input, const AuxiliaryRule& rule) {
+// The net with units of its own, which may be larger ones.
+std::unique_ptr<nn::Model> copy_model(const nn::Model& model) {
+  return nn::make_model(model.name(), model.options());
+}
+
+Plan plan_or_read(const MethodInput& input, nn::Model& model, const AuxiliaryRule& rule) {
   const std::filesystem::path& file = input.options.plan_file;
-  if (file.empty())
-    return make_plan(input.model, rule, input.plan, input.options.device, input.times);
-  return complete_plan(input.model, rule, read_plan_file(file, input.model), input.plan,
-                       input.options.device, input.times);
+  if (file.empty()) return make_plan(model, rule, input.plan, input.options.device, input.times);
+  return complete_plan(model, rule, read_plan_file(file, model), input.plan, input.options.device,
+                       input.times);
 }
 
 class LocalMethod : public Method {
  public:
-  LocalMethod(const char* name, nn::Model& model, std::shared_ptr<const AuxiliaryRule> rule,
-              Plan plan, double plan_seconds)
-      : model_(model), rule_(std::move(rule)), plan_(std::move(plan)) {
+  LocalMethod(const char* name, std::unique_ptr<nn::Model> model,
+              std::shared_ptr<const AuxiliaryRule> rule, Plan plan, double plan_seconds)
+      : model_holder_(std::move(model)),
+        model_(*model_holder_),
+        rule_(std::move(rule)),
+        plan_(std::move(plan)) {
     planned_.name = name;
     planned_.plan_seconds = plan_seconds;
     planned_.fits = plan_.fits;
@@ -77,6 +87,7 @@ class LocalMethod : public Method {
     const std::int64_t unit = result.exits[result.chosen].unit;
     SavedNet saved = describe_net(model_, run.data);
     saved.exit_unit = unit + 1;
+    saved.joined_units = joined_sizes(plan_);
     saved.auxiliary_rule = rule_->name();
     for (const UnitPlan& planned : plan_.units)
       saved.auxiliary_widths.push_back(planned.auxiliary_width);
@@ -120,6 +131,7 @@ class LocalMethod : public Method {
     summary.flops = chosen.flops;
   }
 
+  std::unique_ptr<nn::Model> model_holder_;
   nn::Model& model_;
   std::shared_ptr<const AuxiliaryRule> rule_;
   Plan plan_;
@@ -132,8 +144,9 @@ std::unique_ptr<Method> plan_local(const MethodInput& input) {
   std::shared_ptr<const AuxiliaryRule> rule = make_auxiliary_rule("classic");
   PlanOptions options = input.plan;
   options.partition = PartitionRule::whole;
-  Plan plan = make_plan(input.model, *rule, options, input.options.device, input.times);
-  return std::make_unique<LocalMethod>("local", input.model, std::move(rule), std::move(plan),
+  std::unique_ptr<nn::Model> model = copy_model(input.model);
+  Plan plan = make_plan(*model, *rule, options, input.options.device, input.times);
+  return std::make_unique<LocalMethod>("local", std::move(model), std::move(rule), std::move(plan),
                                        timer.seconds());
 }
 
@@ -142,9 +155,16 @@ std::unique_ptr<Method> plan_neuroflux(const MethodInput& input) {
   const std::filesystem::path& file = input.options.plan_file;
   std::shared_ptr<const AuxiliaryRule> rule =
       make_auxiliary_rule(file.empty() ? input.options.auxiliary : read_plan_rule(file));
-  Plan plan = plan_or_read(input, *rule);
-  return std::make_unique<LocalMethod>("neuroflux", input.model, std::move(rule), std::move(plan),
-                                       timer.seconds());
+  std::unique_ptr<nn::Model> model = copy_model(input.model);
+  model = file.empty() ? join_units_that_fit(std::move(model), input.options.units, *rule,
+                                             input.plan, input.options.device)
+                       : nn::join_units(std::move(model), read_plan_units(file));
+  Plan plan = plan_or_read(input, *model, *rule);
+  // Under the least budget no units are joined.
+  if (file.empty() && model->unit_count() < input.model.unit_count())
+    plan.minimum_budget = least_unit_budget(input.model, *rule, input.plan, input.options.device);
+  return std::make_unique<LocalMethod>("neuroflux", std::move(model), std::move(rule),
+                                       std::move(plan), timer.seconds());
 }
 
 }  // namespace nf

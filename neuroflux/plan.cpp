@@ -4,6 +4,12 @@
 #include "neuroflux/time_profile.h"
 
 namespace nf {
+
+std::vector<std::int64_t> joined_sizes(const Plan& plan) {
+  std::vector<std::int64_t> sizes;
+  for (const UnitPlan& unit : plan.units) sizes.push_back(unit.joined);
+  return sizes;
+}
 namespace {
 
 std::unique_ptr<TimeModel> predicted(const PlanOptions& options, const ContextOptions& target) {

@@ -58,6 +58,7 @@ void check_plan_options(const PlanOptions& options);
 
 struct UnitPlan {
   std::string name;
+  std::int64_t joined = 1;                ///< of the net's own units it is made of
   Shape output;                           ///< (H, W, C)
   std::int64_t parameters = 0;            ///< of the unit
   std::int64_t auxiliary_width = 0;       ///< 0: the unit is the last and has the net's own head
@@ -108,6 +109,9 @@ struct Plan {
   double expected_seconds = 0.0;
   std::optional<nn::PixelFormat> format = std::nullopt;  ///< of the data set's batches, as planned
 };
+
+/// How many of the net's own units each unit of the plan is made of.
+std::vector<std::int64_t> joined_sizes(const Plan& plan);
 
 /// Plans local learning on the device that `target` describes, by `times`. Throws Error for bad
 /// options; a budget that no plan meets gives fits == false with the least one that would do.

@@ -72,6 +72,7 @@ class Reader {
 
 json unit_json(const UnitPlan& unit) {
   return {{"name", unit.name},
+          {"joined_units", unit.joined},
           {"output",
            std::vector<std::int64_t>(unit.output.extents().begin(), unit.output.extents().end())},
           {"parameters", unit.parameters},
@@ -142,6 +143,17 @@ PlanChoice read_plan_file(const std::filesystem::path& path, const nn::Model& mo
                              reader.whole(blocks[i], "batch", place)});
   }
   return choice;
+}
+
+std::vector<std::int64_t> read_plan_units(const std::filesystem::path& path) {
+  const Reader reader(path);
+  std::vector<std::int64_t> sizes;
+  for (const json& unit : reader.array(reader.plan(), "units", "")) {
+    const std::string place = fmt::format("unit {}: ", sizes.size() + 1);
+    const bool told = unit.is_object() && unit.contains("joined_units");
+    sizes.push_back(told ? reader.whole(unit, "joined_units", place) : 1);
+  }
+  return sizes;
 }
 
 std::string read_plan_rule(const std::filesystem::path& path) {

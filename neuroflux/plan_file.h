@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <vector>
 
 #include "neuroflux/plan.h"
 
@@ -20,6 +21,8 @@ nlohmann::json to_json(const Plan& plan);
 /// are made anew. Throws DataError naming the file, the place and what is wrong there: not JSON,
 /// no such key, a value of another type, units that are not the model's.
 PlanChoice read_plan_file(const std::filesystem::path& path, const nn::Model& model);
+/// How many of the net's own units each of the plan's is made of, one where the file says nothing.
+std::vector<std::int64_t> read_plan_units(const std::filesystem::path& path);
 std::string read_plan_rule(const std::filesystem::path& path);
 
 }  // namespace nf

@@ -159,6 +159,7 @@ void Planner::add_unit(std::int64_t index, nn::Module& classifier, UnitPlan plan
   nn::Unit& unit = model_.unit(index);
   const Shape output = model_.unit_input_shape(index + 1, 1);
   planned.name = unit.name();
+  planned.joined = unit.joined();
   planned.output = output.sample();
   planned.parameters = unit.parameter_count();
   planned.flops = unit.flops(model_.unit_input_shape(index, 1));

@@ -146,6 +146,7 @@ Plan read_plan(const JsonValue& value) {
   for (const JsonValue& entry : value.at("units").list()) {
     UnitPlan unit;
     unit.name = entry.at("name").text();
+    unit.joined = entry.find("joined_units") ? entry.at("joined_units").whole(1) : 1;
     unit.output = read_shape(entry.at("output"));
     unit.parameters = entry.at("parameters").whole();
     unit.auxiliary_width = entry.at("auxiliary_width").whole();

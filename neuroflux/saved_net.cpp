@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "nn/join_units.h"
 #include "nn/models/registry.h"
 #include "nn/safetensors.h"
 
@@ -27,6 +28,7 @@ json to_json(const SavedNet& net) {
           {"pad_to_height", net.transform.pad_to_height},
           {"pad_to_width", net.transform.pad_to_width},
           {"exit_unit", net.exit_unit},
+          {"joined_units", net.joined_units},
           {"auxiliary_rule", net.auxiliary_rule},
           {"auxiliary_widths", net.auxiliary_widths}};
 }
@@ -44,6 +46,9 @@ SavedNet from_json(const json& fields) {
   net.transform.pad_to_height = fields.at("pad_to_height");
   net.transform.pad_to_width = fields.at("pad_to_width");
   net.exit_unit = fields.at("exit_unit");
+  // Files of earlier versions know single units only.
+  if (fields.contains("joined_units"))
+    net.joined_units = fields.at("joined_units").get<std::vector<std::int64_t>>();
   net.auxiliary_rule = fields.at("auxiliary_rule");
   net.auxiliary_widths = fields.at("auxiliary_widths").get<std::vector<std::int64_t>>();
   return net;
@@ -64,6 +69,8 @@ LoadedNet::LoadedNet(const std::filesystem::path& path) {
   try {
     description_ = from_json(json::parse(metadata->second));
     model_ = nn::make_model(description_.model, description_.options);
+    if (!description_.joined_units.empty())
+      model_ = nn::join_units(std::move(model_), description_.joined_units);
     if (description_.exit_unit > 0) {
       NF_CHECK(description_.exit_unit <= model_->unit_count(), "exit {} of a net of {} units",
                description_.exit_unit, model_->unit_count());

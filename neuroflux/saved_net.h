@@ -20,7 +20,9 @@ struct SavedNet {
   nn::ModelOptions options;
   nn::TransformOptions transform;  ///< without augmentation
   std::int64_t exit_unit = 0;      ///< counted from 1; 0: the whole net
-  std::string auxiliary_rule;      ///< of an exit
+  /// Of an exit whose units are made of several of the net's own: how many; empty: one each.
+  std::vector<std::int64_t> joined_units;
+  std::string auxiliary_rule;  ///< of an exit
   std::vector<std::int64_t> auxiliary_widths;
 
   /// Throws Error when storage fails; the file is complete or not there.

@@ -5,8 +5,12 @@
 
 namespace nf::nn {
 
-Unit::Unit(std::string name, std::int64_t out_channels, std::unique_ptr<Module> layer)
-    : name_(std::move(name)), out_channels_(out_channels), layers_(std::move(layer)) {
+Unit::Unit(std::string name, std::int64_t out_channels, std::unique_ptr<Module> layer,
+           std::int64_t joined)
+    : name_(std::move(name)),
+      out_channels_(out_channels),
+      joined_(joined),
+      layers_(std::move(layer)) {
   NF_CHECK(!name_.empty(), "unit: a unit must have a name");
   NF_CHECK(out_channels_ >= 1, "unit {}: output channels must be at least 1, got {}", name_,
            out_channels_);
@@ -82,6 +86,10 @@ Shape Model::unit_input_shape(std::int64_t i, std::int64_t batch) const {
   Shape shape = input_shape(batch);
   for (std::int64_t l = 0; l < i; ++l) shape = unit(l).output_shape(shape);
   return shape;
+}
+
+std::pair<std::vector<std::unique_ptr<Unit>>, std::unique_ptr<Module>> Model::take_apart() && {
+  return {std::move(units_), std::move(head_)};
 }
 
 Tensor Model::classify(const Pass& pass, const Tensor& features) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "nn/layers.h"
@@ -13,11 +14,14 @@ namespace nf::nn {
 /// The smallest part of a net that is trained by its own loss. Memory it asks for bears its name.
 class Unit : public Module {
  public:
-  /// Throws Error for an empty name, no channels or no layers.
-  Unit(std::string name, std::int64_t out_channels, std::unique_ptr<Module> layer);
+  /// `joined`: how many units it was made of (see join_units). Throws Error for an empty name, no
+  /// channels or no layers.
+  Unit(std::string name, std::int64_t out_channels, std::unique_ptr<Module> layer,
+       std::int64_t joined = 1);
 
   const std::string& name() const { return name_; }
   std::int64_t out_channels() const { return out_channels_; }
+  std::int64_t joined() const { return joined_; }
 
   Tensor forward(const Pass& pass, const Tensor& x) override;
   Shape output_shape(const Shape& x) const override { return layers_->output_shape(x); }
@@ -28,6 +32,7 @@ class Unit : public Module {
  private:
   std::string name_;
   std::int64_t out_channels_;
+  std::int64_t joined_;
   std::unique_ptr<Module> layers_;
 };
 
@@ -61,6 +66,9 @@ class Model : public Module {
   Shape input_shape(std::int64_t batch) const;
   /// Shape that unit i gets; i == unit_count() stands for the head.
   Shape unit_input_shape(std::int64_t i, std::int64_t batch) const;
+
+  /// Units and head, to make another net of; nothing of this one may be used any more.
+  std::pair<std::vector<std::unique_ptr<Unit>>, std::unique_ptr<Module>> take_apart() &&;
 
   /// Logits (N, classes) from the last unit's output.
   Tensor classify(const Pass& pass, const Tensor& features);

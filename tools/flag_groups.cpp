@@ -167,6 +167,10 @@ void Parser::add_method() {
   }
   flags_.choice("--auxiliary", options_.auxiliary, auxiliary_rule_names(),
                 "Rule for the auxiliary networks");
+  flags_.text(
+      "--units", "RULE", options_.units,
+      "Which of the net's units neuroflux trains by one loss: each by its own, stage (those "
+      "whose outputs are of one size), or joined to this many of about the same FLOPs");
   flags_.parsed("--cache-dtype", "NAME", to_string(training.cache_dtype),
                 "Activations on storage: f32, bf16, f16", [&training](const std::string& text) {
                   parse_names(text, {"f32", "bf16", "f16"});

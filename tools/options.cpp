@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "engine/text.h"
+#include "nn/join_units.h"
 #include "nn/models/registry.h"
 #include "tools/config_file.h"
 #include "tools/errors.h"
@@ -198,7 +199,8 @@ void Parser::finish() {
     fail_usage("--trace: there is no folder {}", folder.string());
   try {
     check_experiment(options_);
-    if (command() != Command::eval) nn::make_model(options_.model, {});
+    if (command() != Command::eval)
+      nn::joined_unit_sizes(*nn::make_model(options_.model, {}), options_.units);
   } catch (const Error& error) {
     fail_usage("{}", error.what());
   }

@@ -6,6 +6,7 @@
 #include "neuroflux/local_block.h"
 #include "neuroflux/local_net.h"
 #include "neuroflux/whole_net_plan.h"
+#include "nn/join_units.h"
 #include "nn/models/registry.h"
 
 namespace nf::report {
@@ -30,11 +31,10 @@ StepMemory trace_step(const RunRecord& run, const MethodSummary& method,
                       const ExperimentOptions& options) {
   NF_CHECK(method.fits && !method.batches.empty(), "trace: {} has no batch to step with",
            method.name);
-  const std::unique_ptr<nn::Model> model =
-      nn::make_model(options.model, {.input = run.summary.input,
-                                     .classes = run.summary.classes,
-                                     .width = options.width,
-                                     .dropout = options.dropout});
+  std::unique_ptr<nn::Model> model = nn::make_model(options.model, {.input = run.summary.input,
+                                                                    .classes = run.summary.classes,
+                                                                    .width = options.width,
+                                                                    .dropout = options.dropout});
   const ContextPtr meta = make_meta_context(options.device);
   const nn::OptimizerOptions& optimizer = options.training.optimizer;
   StepMemory step{method.name, 0, method.batches.front(), {}};
@@ -48,6 +48,7 @@ StepMemory trace_step(const RunRecord& run, const MethodSummary& method,
     recording.end();
   } else {
     NF_CHECK(!plan->blocks.empty(), "trace: the plan of {} has no blocks", method.name);
+    model = nn::join_units(std::move(model), joined_sizes(*plan));
     // Only blocks that were trained have a batch in the summary.
     const auto trained =
         std::span(plan->blocks).first(std::min(plan->blocks.size(), method.batches.size()));

@@ -9,6 +9,7 @@
 #include "neuroflux/whole_net_plan.h"
 #include "nn/accumulate_trainer.h"
 #include "nn/bp_trainer.h"
+#include "nn/join_units.h"
 #include "nn/models/registry.h"
 #include "tests/neuroflux/phase_peaks.h"
 
@@ -60,7 +61,7 @@ class MemoryExactness : public testing::TestWithParam<Case> {
     EXPECT_EQ(phases(profiler.context()), measured);
     return measured;
   }
-  void expect_exact_units(const AuxiliaryRule& rule);
+  void expect_exact_units(const std::unique_ptr<nn::Model>& net, const AuxiliaryRule& rule);
   Workload workload(bool fills_cache, const std::optional<nn::PixelFormat>& format) const {
     return {batch(), batch() + rest(), {batch() + rest()}, fills_cache, format};
   }
@@ -102,14 +103,19 @@ TEST_P(MemoryExactness, RecomputationReservesWhatWasPredicted) {
 }
 
 TEST_P(MemoryExactness, EachUnitsLocalStepReservesWhatWasPredicted) {
-  for (const char* rule : {"adaptive", "pooled"}) {
+  for (const char* rule : {"adaptive", "pooled", "deep"}) {
     SCOPED_TRACE(rule);
-    expect_exact_units(*make_auxiliary_rule(rule));
+    expect_exact_units(model(), *make_auxiliary_rule(rule));
   }
 }
 
-void MemoryExactness::expect_exact_units(const AuxiliaryRule& rule) {
-  const auto net = model();
+TEST_P(MemoryExactness, JoinedUnitsReserveWhatWasPredicted) {
+  const std::vector<std::int64_t> sizes = nn::joined_unit_sizes(*model(), "3");
+  expect_exact_units(nn::join_units(model(), sizes), *make_auxiliary_rule("deep"));
+}
+
+void MemoryExactness::expect_exact_units(const std::unique_ptr<nn::Model>& net,
+                                         const AuxiliaryRule& rule) {
   const LocalNet local(*net, rule,
                        std::vector<std::int64_t>(static_cast<std::size_t>(net->unit_count()), 16));
   MemoryProfiler profiler(device(), optimizer());

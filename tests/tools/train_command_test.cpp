@@ -103,6 +103,38 @@ TEST_F(Training, ComparesOverBudgetsAndSeeds) {
       3);
 }
 
+// Plan, training, the saved exit and the plan of the run speak of the same larger units.
+TEST_F(Training, JoinedUnitsLearnFromOneLoss) {
+  const Arguments joined{"--units", "3", "--auxiliary", "deep", "--no-early-stop"};
+  const ProgramResult trained =
+      run(Arguments{"train", "--run-dir", "run", "--tolerance", "1"} + joined + kTiny);
+  ASSERT_EQ(trained.exit_code, 0) << trained.err;
+  const json method = read_json("run/summary.json").at("methods")[0];
+  ASSERT_EQ(method.at("exits").size(), 3U);
+  EXPECT_EQ(method.at("exit_unit"), 1);
+  EXPECT_LT(method.at("parameters"), method.at("full_parameters"));
+  EXPECT_EQ(method.at("predicted_peak_bytes"), method.at("measured_peak_bytes"));
+  const json planned = read_json("run/plan.json").at("methods")[0];
+  std::int64_t units = 0;
+  for (const json& unit : planned.at("units")) units += unit.at("joined_units").get<std::int64_t>();
+  EXPECT_EQ(units, 8);
+  const ProgramResult tested =
+      run({"eval", "run/neuroflux.safetensors", "--data", "images", "--threads", "1", "--json"});
+  ASSERT_EQ(tested.exit_code, 0) << tested.err;
+  EXPECT_EQ(json::parse(tested.out).at("test_accuracy"), method.at("test_accuracy"));
+  // Given as a file, the plan needs no --units.
+  ASSERT_EQ(run(Arguments{"train", "--plan", "run/plan.json", "--run-dir", "again",
+                          "--no-early-stop", "--tolerance", "1"} +
+                kTiny)
+                .exit_code,
+            0);
+  EXPECT_EQ(metrics_without_times(file("again/metrics.jsonl")),
+            metrics_without_times(file("run/metrics.jsonl")));
+  ASSERT_EQ(run({"report", "run", "--out", "page.html"}).exit_code, 0);
+  expect_refusal(run(Arguments{"train", "--units", "some"} + kTiny), 2,
+                 "units: must be each, stage or a whole number from 1 on, got \"some\"");
+}
+
 TEST_F(Training, SameSeedGivesTheSameMetrics) {
   const Arguments command = Arguments{"train"} + kTiny;
   for (const char* folder : {"first", "second"}) {

@@ -1,0 +1,142 @@
+#include "nn/join_units.h"
+
+#include <algorithm>
+#include <charconv>
+#include <utility>
+
+namespace nf::nn {
+namespace {
+
+class UnitChain : public Module {
+ public:
+  explicit UnitChain(std::vector<std::unique_ptr<Unit>> units) : units_(std::move(units)) {}
+
+  Tensor forward(const Pass& pass, const Tensor& x) override {
+    // The first map goes as soon as the tape alone has a use for it.
+    Tensor y = units_.front()->forward(pass, x);
+    for (std::size_t i = 1; i < units_.size(); ++i)
+      y = units_[i]->forward(pass, std::exchange(y, Tensor()));
+    return y;
+  }
+  Shape output_shape(const Shape& x) const override {
+    Shape shape = x;
+    for (const auto& unit : units_) shape = unit->output_shape(shape);
+    return shape;
+  }
+  std::int64_t flops(const Shape& x) const override {
+    Shape shape = x;
+    std::int64_t sum = 0;
+    for (const auto& unit : units_) {
+      sum += unit->flops(shape);
+      shape = unit->output_shape(shape);
+    }
+    return sum;
+  }
+  void visit(const std::function<void(Parameter&)>& visitor) override {
+    for (const auto& unit : units_) unit->visit(visitor);
+  }
+  void fold_batch_norms() override {
+    for (const auto& unit : units_) unit->fold_batch_norms();
+  }
+
+ private:
+  std::vector<std::unique_ptr<Unit>> units_;
+};
+
+std::vector<std::int64_t> stages(const Model& model) {
+  std::vector<std::int64_t> sizes;
+  std::pair<std::int64_t, std::int64_t> before;
+  for (std::int64_t i = 0; i < model.unit_count(); ++i) {
+    const Shape output = model.unit_input_shape(i + 1, 1);
+    const std::pair map{output.rank() == 4 ? output[1] : 1, output.rank() == 4 ? output[2] : 1};
+    if (i == 0 || map != before) sizes.push_back(0);
+    ++sizes.back();
+    before = map;
+  }
+  return sizes;
+}
+
+// Into `count` runs, the dearest of which costs least. limit[k][i]: the dearest of k + 1 runs of
+// the first i + 1 units; from[k][i]: where the last of them begins.
+std::vector<std::int64_t> alike_runs(const std::vector<std::int64_t>& costs, std::size_t count) {
+  const std::size_t units = costs.size();
+  std::vector<std::int64_t> before{0};
+  for (const std::int64_t cost : costs) before.push_back(before.back() + cost);
+  std::vector<std::vector<std::int64_t>> limit(count, std::vector<std::int64_t>(units));
+  std::vector<std::vector<std::size_t>> from(count, std::vector<std::size_t>(units));
+  for (std::size_t i = 0; i < units; ++i) limit[0][i] = before[i + 1];
+  for (std::size_t k = 1; k < count; ++k)
+    for (std::size_t i = k; i < units; ++i)
+      for (std::size_t first = k; first <= i; ++first) {
+        const std::int64_t dearest =
+            std::max(limit[k - 1][first - 1], before[i + 1] - before[first]);
+        if (first > k && dearest >= limit[k][i]) continue;
+        limit[k][i] = dearest;
+        from[k][i] = first;
+      }
+  std::vector<std::int64_t> sizes(count);
+  std::size_t end = units;
+  for (std::size_t k = count; k-- > 0; end = from[k][end - 1])
+    sizes[k] = static_cast<std::int64_t>(end - from[k][end - 1]);
+  return sizes;
+}
+
+std::vector<std::int64_t> flops_of_units(const Model& model, std::int64_t first,
+                                         std::int64_t count) {
+  std::vector<std::int64_t> flops;
+  for (std::int64_t i = first; i < first + count; ++i)
+    flops.push_back(model.unit(i).flops(model.unit_input_shape(i, 1)));
+  return flops;
+}
+
+}  // namespace
+
+std::vector<std::int64_t> joined_unit_sizes(const Model& model, std::string_view rule) {
+  if (rule == "stage") return stages(model);
+  if (rule == "each")
+    return std::vector<std::int64_t>(static_cast<std::size_t>(model.unit_count()), 1);
+  std::int64_t count = 0;
+  const char* const end = rule.data() + rule.size();
+  const auto [parsed, status] = std::from_chars(rule.data(), end, count);
+  NF_CHECK(status == std::errc() && parsed == end && count >= 1,
+           "units: must be each, stage or a whole number from 1 on, got \"{}\"", rule);
+  count = std::min(count, model.unit_count());
+  return alike_runs(flops_of_units(model, 0, model.unit_count()), static_cast<std::size_t>(count));
+}
+
+std::int64_t first_half(const Model& model, std::int64_t first, std::int64_t count) {
+  NF_CHECK(count >= 2, "units: {} cannot be cut in two", count);
+  return alike_runs(flops_of_units(model, first, count), 2).front();
+}
+
+std::unique_ptr<Model> join_units(std::unique_ptr<Model> model,
+                                  const std::vector<std::int64_t>& sizes) {
+  std::int64_t sum = 0;
+  for (const std::int64_t size : sizes) {
+    NF_CHECK(size >= 1 && size <= model->unit_count() - sum,
+             "units: {} of {}'s {} units are left, {} cannot be joined", model->unit_count() - sum,
+             model->name(), model->unit_count(), size);
+    sum += size;
+  }
+  NF_CHECK(sum == model->unit_count(), "units: {} of {}'s {} units are in no larger one",
+           model->unit_count() - sum, model->name(), model->unit_count());
+  auto [units, head] = std::move(*model).take_apart();
+  std::vector<std::unique_ptr<Unit>> joined;
+  auto next = units.begin();
+  for (const std::int64_t size : sizes) {
+    std::vector<std::unique_ptr<Unit>> members;
+    for (std::int64_t i = 0; i < size; ++i) members.push_back(std::move(*next++));
+    if (size == 1) {
+      joined.push_back(std::move(members.front()));
+      continue;
+    }
+    const std::string name = members.front()->name() + ".." + members.back()->name();
+    const std::int64_t channels = members.back()->out_channels();
+    joined.push_back(std::make_unique<Unit>(name, channels,
+                                            std::make_unique<UnitChain>(std::move(members)), size));
+  }
+  return std::make_unique<Model>(model->name(), model->options(), std::move(joined),
+                                 std::move(head));
+}
+
+}  // namespace nf::nn
