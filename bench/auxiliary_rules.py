@@ -84,7 +84,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--program", type=pathlib.Path,
                         default=HERE.parent / "build" / "release" / "tools" / "neuroflux")
-    parser.add_argument("--rules", default="adaptive,pooled,proportional,classic")
+    parser.add_argument("--rules", default="adaptive,pooled,deep,proportional,classic")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--model", default="vgg11")
     parser.add_argument("--width", type=float, default=0.5)
