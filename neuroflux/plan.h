@@ -107,6 +107,7 @@ struct Plan {
   /// nothing stops early.
   double expected_seconds = 0.0;
   std::optional<nn::PixelFormat> format = std::nullopt;  ///< of the data set's batches, as planned
+  nn::UpdateMoment update = nn::UpdateMoment::immediate;
 };
 
 /// Plans local learning on the device that `target` describes, by `times`. Throws Error for bad

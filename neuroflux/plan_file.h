@@ -4,13 +4,14 @@
 
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 
 #include "neuroflux/plan.h"
 
 namespace nf {
 
-/// {auxiliary_rule, partition, time_source, cache_views, cache_bytes, predicted_seconds,
+/// {auxiliary_rule, partition, time_source, update, cache_views, cache_bytes, predicted_seconds,
 /// expected_seconds, units: [{name, auxiliary_width, …}], blocks: [{first_unit, last_unit, batch,
 /// …}]}. Units and blocks are counted from 1.
 nlohmann::json to_json(const Plan& plan);
@@ -21,5 +22,7 @@ nlohmann::json to_json(const Plan& plan);
 /// no such key, a value of another type, units that are not the model's.
 PlanChoice read_plan_file(const std::filesystem::path& path, const nn::Model& model);
 std::string read_plan_rule(const std::filesystem::path& path);
+/// Where the run does not say when to update: what the plan was made for, if the file has it.
+std::optional<nn::UpdateMoment> read_plan_update(const std::filesystem::path& path);
 
 }  // namespace nf

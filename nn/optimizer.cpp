@@ -1,5 +1,6 @@
 #include "nn/optimizer.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <optional>
@@ -41,6 +42,19 @@ OptimizerKind parse_optimizer(std::string_view name) {
     if (names[i] == name) return static_cast<OptimizerKind>(i);
   fail("optimizer: must be sgd or adamw, got \"{}\"; did you mean {}?", name,
        nearest_name(name, names));
+}
+
+UpdateMoment parse_update_moment(std::string_view name) {
+  static const std::array<std::string, 2> names{"together", "immediate"};
+  for (std::size_t i = 0; i < names.size(); ++i)
+    if (names[i] == name) return static_cast<UpdateMoment>(i);
+  fail("update: must be together or immediate, got \"{}\"; did you mean {}?", name,
+       nearest_name(name, names));
+}
+
+UpdateMoment update_moment(const OptimizerOptions& options, UpdateMoment otherwise) {
+  if (options.max_gradient_norm > 0 || options.check_finite) return UpdateMoment::together;
+  return options.update.value_or(otherwise);
 }
 
 void check_optimizer_options(const OptimizerOptions& options) {
@@ -86,14 +100,23 @@ Optimizer::Optimizer(std::vector<Parameter*> parameters, const OptimizerOptions&
 
 void Optimizer::step(double factor) {
   check_ready(factor);
-  update(factor, nullptr);
+  complete(factor, nullptr);
   ++steps_;
 }
 
 void Optimizer::capture_step(const CapturedUpdate& captured) {
   NF_CHECK(steps_ > 0, "optimizer: a first step, which only fills the state, is not captured");
   check_ready(1.0);
-  update(1.0, &captured);
+  complete(1.0, &captured);
+}
+
+void Optimizer::update_now(std::span<const Tensor> values, double factor) {
+  update_part(values, factor, nullptr);
+}
+
+void Optimizer::capture_now(std::span<const Tensor> values, const CapturedUpdate& captured) {
+  NF_CHECK(steps_ > 0, "optimizer: a first step, which only fills the state, is not captured");
+  update_part(values, 1.0, &captured);
 }
 
 void Optimizer::count_replayed(double norm) {
@@ -110,12 +133,16 @@ std::array<UpdateScalars, 2> Optimizer::scalars(double factor) const {
   return {with(options_.weight_decay), with(0.0)};
 }
 
-void Optimizer::check_ready(double factor) const {
+void Optimizer::check_factor(double factor) const {
   NF_CHECK(factor >= 0 && std::isfinite(factor),
            "optimizer: the learning rate's factor must not be negative, got {}", factor);
+}
+
+void Optimizer::check_ready(double factor) const {
+  check_factor(factor);
   for (const Slot& slot : slots_)
-    NF_CHECK(slot.parameter->value && slot.parameter->value.grad(), "optimizer: {} has no gradient",
-             slot.parameter->name);
+    NF_CHECK(slot.updated || (slot.parameter->value && slot.parameter->value.grad()),
+             "optimizer: {} has no gradient", slot.parameter->name);
 }
 
 void Optimizer::check_norm(double norm) const {
@@ -123,34 +150,64 @@ void Optimizer::check_norm(double norm) const {
            slots_.front().parameter->name);
 }
 
-void Optimizer::update(double factor, const CapturedUpdate* captured) {
+void Optimizer::complete(double factor, const CapturedUpdate* captured) {
   const PhaseScope phase("update");
   const OpScope op("optimizer");
   // The host reads the answer: what checks is not captured (see StepRunner).
   if (options_.check_finite) check_gradients();
-  const bool clips = options_.max_gradient_norm > 0;
-  if (clips) clip_gradients(captured != nullptr ? captured->norm : nullptr);
+  if (options_.max_gradient_norm > 0)
+    clip_gradients(captured != nullptr ? captured->norm : nullptr);
+  std::vector<Slot*> rest;
+  for (Slot& slot : slots_)
+    if (!std::exchange(slot.updated, false)) rest.push_back(&slot);
+  update(rest, factor, captured);
+}
+
+void Optimizer::update_part(std::span<const Tensor> values, double factor,
+                            const CapturedUpdate* captured) {
+  NF_CHECK(immediate(), "optimizer: this step updates all parameters together");
+  check_factor(factor);
+  const PhaseScope phase("update");
+  const OpScope op("optimizer");
+  std::vector<Slot*> part;
+  for (Slot& slot : slots_) {
+    const Tensor& own = slot.parameter->value;
+    const auto is_own = [&](const Tensor& value) { return own && value.id() == own.id(); };
+    if (std::ranges::none_of(values, is_own)) continue;
+    NF_CHECK(!slot.updated, "optimizer: {} was updated by this step already", slot.parameter->name);
+    NF_CHECK(own.grad(), "optimizer: {} has no gradient", slot.parameter->name);
+    part.push_back(&slot);
+  }
+  update(part, factor, captured);
+  for (Slot* slot : part) {
+    slot->updated = true;
+    slot->parameter->value.clear_grad();
+  }
+}
+
+void Optimizer::update(std::span<Slot* const> slots, double factor,
+                       const CapturedUpdate* captured) {
   const double rate = options_.learning_rate * factor;
   // One call for those that decay, one for the others: a device takes many parameters at once.
   for (const bool decays : {true, false}) {
     std::vector<SgdParameter> by_sgd;
     std::vector<AdamWParameter> by_adamw;
     Backend* backend = nullptr;
-    for (Slot& slot : slots_) {
-      Tensor& value = slot.parameter->value;
-      if ((options_.decay_norm_and_bias || slot.parameter->decay) != decays) continue;
+    for (Slot* slot : slots) {
+      Tensor& value = slot->parameter->value;
+      if ((options_.decay_norm_and_bias || slot->parameter->decay) != decays) continue;
       backend = &value.backend();
       if (options_.kind == OptimizerKind::sgd)
-        by_sgd.push_back({value.mutable_view(), value.grad().view(), slot.first.mutable_view()});
+        by_sgd.push_back({value.mutable_view(), value.grad().view(), slot->first.mutable_view()});
       else
-        by_adamw.push_back({value.mutable_view(), value.grad().view(), slot.first.mutable_view(),
-                            slot.second.mutable_view()});
+        by_adamw.push_back({value.mutable_view(), value.grad().view(), slot->first.mutable_view(),
+                            slot->second.mutable_view()});
     }
     if (backend == nullptr) continue;
     UpdateSource source;
     if (captured != nullptr)
       source = {decays ? captured->decaying : captured->others, captured->loss,
-                clips ? captured->norm : nullptr};
+                options_.max_gradient_norm > 0 ? captured->norm : nullptr};
     const double decay = decays ? options_.weight_decay : 0.0;
     if (options_.kind == OptimizerKind::sgd)
       backend->sgd({.learning_rate = rate,
@@ -215,7 +272,10 @@ void Optimizer::clip_gradients(float* kept_norm) {
 }
 
 void Optimizer::zero_grad() {
-  for (const Slot& slot : slots_) slot.parameter->value.clear_grad();
+  for (Slot& slot : slots_) {
+    slot.parameter->value.clear_grad();
+    slot.updated = false;
+  }
 }
 
 std::string Optimizer::steps_name() const { return "steps." + slots_.front().parameter->name; }

@@ -1,5 +1,6 @@
 #include "engine/autograd/tape.h"
 
+#include <optional>
 #include <set>
 
 namespace nf {
@@ -93,7 +94,28 @@ struct Emptied {
 
 }  // namespace
 
-void Tape::backward(Tensor output, Tensor seed) {
+/// How many nodes that are still to come use each leaf.
+class Tape::LeafUses {
+ public:
+  explicit LeafUses(const std::vector<std::unique_ptr<Node>>& nodes) {
+    for (const auto& node : nodes)
+      for (const Node::Input& input : node->inputs_)
+        if (input.leaf) ++uses_[input.id];
+  }
+
+  /// Leaves that `node` was the last to use.
+  std::vector<Tensor> finished_by(const Node& node) {
+    std::vector<Tensor> leaves;
+    for (const Node::Input& input : node.inputs_)
+      if (input.leaf && --uses_[input.id] == 0) leaves.push_back(input.leaf);
+    return leaves;
+  }
+
+ private:
+  std::unordered_map<std::uint64_t, std::int64_t> uses_;
+};
+
+void Tape::backward(Tensor output, Tensor seed, const FinishedLeaves& finished) {
   NF_CHECK(output.requires_grad() && !output.is_leaf(),
            "backward: the output {} was not computed from anything that requires a gradient",
            output.shape().str());
@@ -116,15 +138,23 @@ void Tape::backward(Tensor output, Tensor seed) {
   }
   gradients.pending_[output.id()] = std::move(seed);
   output = Tensor();
+  std::optional<LeafUses> uses;
+  if (finished) uses.emplace(nodes_);
   while (!nodes_.empty()) {
-    const std::unique_ptr<Node> node = std::move(nodes_.back());
+    std::unique_ptr<Node> node = std::move(nodes_.back());
     nodes_.pop_back();
-    Tensor dy = gradients.take(node->output_);
-    if (!dy) continue;  // nothing downstream of it reached the output
-    const OpScope op(node->name());
+    std::vector<Tensor> leaves;
+    if (uses) leaves = uses->finished_by(*node);
     const UnitScope unit(node->unit());
-    gradients.node_ = node.get();
-    node->backward(std::move(dy), gradients);
+    // Without a gradient nothing downstream of it reached the output.
+    if (Tensor dy = gradients.take(node->output_)) {
+      const OpScope op(node->name());
+      gradients.node_ = node.get();
+      node->backward(std::move(dy), gradients);
+    }
+    node.reset();  // what it saved goes first: values of leaves are among it
+    std::erase_if(leaves, [](const Tensor& leaf) { return !leaf.grad(); });
+    if (!leaves.empty()) finished(leaves);
   }
 }
 

@@ -1,7 +1,9 @@
 // Reverse-mode differentiation on an explicit, append-only record of what was computed.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -100,6 +102,9 @@ class Gradients {
   std::unordered_map<std::uint64_t, Tensor> pending_;
 };
 
+/// Called with leaves of which a backward pass wants nothing more; may be empty.
+using FinishedLeaves = std::function<void(std::span<const Tensor> leaves)>;
+
 /// The record, in order of execution. One for a whole net, or one for each local unit.
 class Tape {
  public:
@@ -116,7 +121,11 @@ class Tape {
   /// depend on a leaf that requires a gradient or the seed does not fit it: then the record stays.
   /// A throw on the way, OutOfBudget say, empties it too; leaves keep the gradients they got.
   /// An output that is moved in goes before the walk begins: its memory may be large.
-  void backward(Tensor output, Tensor seed = {});
+  ///
+  /// `finished` is called behind each node that was the last to use leaves, with those that have a
+  /// gradient: it has got all that this pass adds to it, and no value is read any more. So they may
+  /// be changed, and the gradient may go.
+  void backward(Tensor output, Tensor seed = {}, const FinishedLeaves& finished = {});
 
   const std::vector<std::unique_ptr<Node>>& nodes() const { return nodes_; }
   void clear() { nodes_.clear(); }
@@ -124,6 +133,8 @@ class Tape {
   std::int64_t saved_bytes() const;
 
  private:
+  class LeafUses;
+
   std::vector<std::unique_ptr<Node>> nodes_;
 };
 
