@@ -169,9 +169,9 @@ TEST(Plan, SavedEditedAndGivenBack) {
   EXPECT_EQ(again.at("methods")[0].at("batches")[1], 2);
 
   const ProgramResult refused = workspace.run(
-      kTinyPlan + Arguments{"--budget", "1MiB", "--methods", "neuroflux", "--plan", "plan.json"});
+      kTinyPlan + Arguments{"--budget", "512KiB", "--methods", "neuroflux", "--plan", "plan.json"});
   EXPECT_EQ(refused.exit_code, 1);
-  EXPECT_THAT(refused.err, HasSubstr("the budget is 1048576 bytes"));
+  EXPECT_THAT(refused.err, HasSubstr("the budget is 524288 bytes"));
   const ProgramResult missing = workspace.run(kTinyPlan + Arguments{"--plan", "none.json"});
   EXPECT_EQ(missing.exit_code, 1);
   EXPECT_THAT(missing.err, HasSubstr("none.json: can't be read"));
