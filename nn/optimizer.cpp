@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <optional>
 #include <utility>
 
@@ -32,6 +33,14 @@ std::int64_t parse_steps(const std::string& name, const HostTensor& value) {
              digit);
   return static_cast<std::int64_t>(value.values[0]) * kStepsBase +
          static_cast<std::int64_t>(value.values[1]);
+}
+
+// Of the first dimension.
+View rows_of(const View& view, std::int64_t begin, std::int64_t count) {
+  if (!view) return view;
+  const std::int64_t row_bytes = view.shape.sample().numel() * size_of(view.dtype);
+  return {static_cast<std::byte*>(view.data) + begin * row_bytes, view.dtype,
+          view.shape.with_batch(count)};
 }
 
 }  // namespace
@@ -119,6 +128,17 @@ void Optimizer::capture_now(std::span<const Tensor> values, const CapturedUpdate
   update_part(values, 1.0, &captured);
 }
 
+void Optimizer::update_rows_now(const Tensor& value, std::int64_t begin, const Tensor& gradient,
+                                double factor) {
+  update_rows(value, begin, gradient, factor, nullptr);
+}
+
+void Optimizer::capture_rows_now(const Tensor& value, std::int64_t begin, const Tensor& gradient,
+                                 const CapturedUpdate& captured) {
+  NF_CHECK(steps_ > 0, "optimizer: a first step, which only fills the state, is not captured");
+  update_rows(value, begin, gradient, 1.0, &captured);
+}
+
 void Optimizer::count_replayed(double norm) {
   if (options_.max_gradient_norm > 0) check_norm(norm);
   ++steps_;
@@ -141,7 +161,7 @@ void Optimizer::check_factor(double factor) const {
 void Optimizer::check_ready(double factor) const {
   check_factor(factor);
   for (const Slot& slot : slots_)
-    NF_CHECK(slot.updated || (slot.parameter->value && slot.parameter->value.grad()),
+    NF_CHECK(slot.updated() || (slot.parameter->value && slot.parameter->value.grad()),
              "optimizer: {} has no gradient", slot.parameter->name);
 }
 
@@ -157,9 +177,11 @@ void Optimizer::complete(double factor, const CapturedUpdate* captured) {
   if (options_.check_finite) check_gradients();
   if (options_.max_gradient_norm > 0)
     clip_gradients(captured != nullptr ? captured->norm : nullptr);
-  std::vector<Slot*> rest;
-  for (Slot& slot : slots_)
-    if (!std::exchange(slot.updated, false)) rest.push_back(&slot);
+  std::vector<Part> rest;
+  for (Slot& slot : slots_) {
+    if (!slot.updated()) rest.push_back(part_of(slot));
+    slot.rows_updated = 0;
+  }
   update(rest, factor, captured);
 }
 
@@ -169,63 +191,93 @@ void Optimizer::update_part(std::span<const Tensor> values, double factor,
   check_factor(factor);
   const PhaseScope phase("update");
   const OpScope op("optimizer");
-  std::vector<Slot*> part;
+  std::vector<Slot*> slots;
+  std::vector<Part> parts;
   for (Slot& slot : slots_) {
     const Tensor& own = slot.parameter->value;
     const auto is_own = [&](const Tensor& value) { return own && value.id() == own.id(); };
     if (std::ranges::none_of(values, is_own)) continue;
-    NF_CHECK(!slot.updated, "optimizer: {} was updated by this step already", slot.parameter->name);
+    NF_CHECK(slot.rows_updated == 0, "optimizer: {} was updated by this step already",
+             slot.parameter->name);
     NF_CHECK(own.grad(), "optimizer: {} has no gradient", slot.parameter->name);
-    part.push_back(&slot);
+    slots.push_back(&slot);
+    parts.push_back(part_of(slot));
   }
-  update(part, factor, captured);
-  for (Slot* slot : part) {
-    slot->updated = true;
+  update(parts, factor, captured);
+  for (Slot* slot : slots) {
+    slot->rows_updated = slot->parameter->shape[0];
     slot->parameter->value.clear_grad();
   }
 }
 
-void Optimizer::update(std::span<Slot* const> slots, double factor,
-                       const CapturedUpdate* captured) {
+void Optimizer::update_rows(const Tensor& value, std::int64_t begin, const Tensor& gradient,
+                            double factor, const CapturedUpdate* captured) {
+  NF_CHECK(immediate(), "optimizer: this step updates all parameters together");
+  check_factor(factor);
+  const PhaseScope phase("update");
+  const OpScope op("optimizer");
+  const auto slot = std::ranges::find_if(slots_, [&](const Slot& each) {
+    return each.parameter->value && each.parameter->value.id() == value.id();
+  });
+  if (slot == slots_.end()) return;
+  const Parameter& parameter = *slot->parameter;
+  const std::int64_t rows = gradient.dim(0);
+  NF_CHECK(begin == slot->rows_updated && gradient.shape() == parameter.shape.with_batch(rows) &&
+               begin + rows <= parameter.shape[0],
+           "optimizer: {} {} gets a gradient {} from row {} on, when {} rows are updated",
+           parameter.name, parameter.shape.str(), gradient.shape().str(), begin,
+           slot->rows_updated);
+  Part part = part_of(*slot);
+  part.gradient = gradient.view();
+  for (View* view : {&part.value, &part.first, &part.second}) *view = rows_of(*view, begin, rows);
+  update({&part, 1}, factor, captured);
+  slot->rows_updated += rows;
+}
+
+Optimizer::Part Optimizer::part_of(Slot& slot) const {
+  Tensor& value = slot.parameter->value;
+  return {options_.decay_norm_and_bias || slot.parameter->decay, value.mutable_view(),
+          value.grad() ? value.grad().view() : ConstView(), slot.first.mutable_view(),
+          slot.second.mutable_view()};
+}
+
+void Optimizer::update(std::span<const Part> parts, double factor, const CapturedUpdate* captured) {
+  Backend& backend = slots_.front().parameter->value.backend();
   const double rate = options_.learning_rate * factor;
   // One call for those that decay, one for the others: a device takes many parameters at once.
   for (const bool decays : {true, false}) {
     std::vector<SgdParameter> by_sgd;
     std::vector<AdamWParameter> by_adamw;
-    Backend* backend = nullptr;
-    for (Slot* slot : slots) {
-      Tensor& value = slot->parameter->value;
-      if ((options_.decay_norm_and_bias || slot->parameter->decay) != decays) continue;
-      backend = &value.backend();
+    for (const Part& part : parts) {
+      if (part.decays != decays) continue;
       if (options_.kind == OptimizerKind::sgd)
-        by_sgd.push_back({value.mutable_view(), value.grad().view(), slot->first.mutable_view()});
+        by_sgd.push_back({part.value, part.gradient, part.first});
       else
-        by_adamw.push_back({value.mutable_view(), value.grad().view(), slot->first.mutable_view(),
-                            slot->second.mutable_view()});
+        by_adamw.push_back({part.value, part.gradient, part.first, part.second});
     }
-    if (backend == nullptr) continue;
+    if (by_sgd.empty() && by_adamw.empty()) continue;
     UpdateSource source;
     if (captured != nullptr)
       source = {decays ? captured->decaying : captured->others, captured->loss,
                 options_.max_gradient_norm > 0 ? captured->norm : nullptr};
     const double decay = decays ? options_.weight_decay : 0.0;
     if (options_.kind == OptimizerKind::sgd)
-      backend->sgd({.learning_rate = rate,
-                    .momentum = options_.momentum,
-                    .weight_decay = decay,
-                    .nesterov = options_.nesterov,
-                    .first = steps_ == 0,
-                    .source = source},
-                   by_sgd);
+      backend.sgd({.learning_rate = rate,
+                   .momentum = options_.momentum,
+                   .weight_decay = decay,
+                   .nesterov = options_.nesterov,
+                   .first = steps_ == 0,
+                   .source = source},
+                  by_sgd);
     else
-      backend->adamw({.learning_rate = rate,
-                      .beta1 = options_.beta1,
-                      .beta2 = options_.beta2,
-                      .eps = options_.eps,
-                      .weight_decay = decay,
-                      .step = steps_ + 1,
-                      .source = source},
-                     by_adamw);
+      backend.adamw({.learning_rate = rate,
+                     .beta1 = options_.beta1,
+                     .beta2 = options_.beta2,
+                     .eps = options_.eps,
+                     .weight_decay = decay,
+                     .step = steps_ + 1,
+                     .source = source},
+                    by_adamw);
   }
 }
 
@@ -274,7 +326,7 @@ void Optimizer::clip_gradients(float* kept_norm) {
 void Optimizer::zero_grad() {
   for (Slot& slot : slots_) {
     slot.parameter->value.clear_grad();
-    slot.updated = false;
+    slot.rows_updated = 0;
   }
 }
 

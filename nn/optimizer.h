@@ -92,6 +92,12 @@ class Optimizer {
   /// tensors are left alone. Throws Error unless immediate().
   void update_now(std::span<const Tensor> values, double factor);
   void capture_now(std::span<const Tensor> values, const CapturedUpdate& update);
+  /// The same of the rows of a value's first dimension from `begin` on that have this gradient, in
+  /// order until all are updated; the gradient is not freed.
+  void update_rows_now(const Tensor& value, std::int64_t begin, const Tensor& gradient,
+                       double factor);
+  void capture_rows_now(const Tensor& value, std::int64_t begin, const Tensor& gradient,
+                        const CapturedUpdate& update);
 
   /// The numbers of the next update: for parameters that decay, for the others.
   std::array<UpdateScalars, 2> scalars(double factor) const;
@@ -115,9 +121,17 @@ class Optimizer {
  private:
   struct Slot {
     Parameter* parameter;
-    Tensor first;          // momentum, or AdamW's mean of gradients
-    Tensor second;         // AdamW's mean of squares
-    bool updated = false;  // by the present step
+    Tensor first;                   // momentum, or AdamW's mean of gradients
+    Tensor second;                  // AdamW's mean of squares
+    std::int64_t rows_updated = 0;  // of the first dimension, by the present step
+    bool updated() const { return rows_updated == parameter->shape[0]; }
+  };
+  /// A parameter to update, or rows of it.
+  struct Part {
+    bool decays;
+    View value;
+    ConstView gradient;
+    View first, second;
   };
   struct NamedState {
     std::string name;
@@ -129,7 +143,10 @@ class Optimizer {
   void check_gradients() const;
   void complete(double factor, const CapturedUpdate* captured);
   void update_part(std::span<const Tensor> values, double factor, const CapturedUpdate* captured);
-  void update(std::span<Slot* const> slots, double factor, const CapturedUpdate* captured);
+  void update_rows(const Tensor& value, std::int64_t begin, const Tensor& gradient, double factor,
+                   const CapturedUpdate* captured);
+  Part part_of(Slot& slot) const;
+  void update(std::span<const Part> parts, double factor, const CapturedUpdate* captured);
   void clip_gradients(float* kept_norm);
   void check_norm(double norm) const;
   std::string steps_name() const;

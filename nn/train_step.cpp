@@ -45,30 +45,34 @@ StepResult read_loss(const Trainable& trainable, const CrossEntropy& result,
   return step;
 }
 
-FinishedLeaves update_finished(Optimizer& optimizer, double factor) {
+LeafListener update_finished(Optimizer& optimizer, double factor) {
   if (!optimizer.immediate()) return {};
-  return [&optimizer, factor](std::span<const Tensor> values) {
-    optimizer.update_now(values, factor);
-  };
+  return {
+      .finished = [&optimizer, factor](
+                      std::span<const Tensor> values) { optimizer.update_now(values, factor); },
+      .rows =
+          [&optimizer, factor](const Tensor& value, std::int64_t begin, const Tensor& gradient) {
+            optimizer.update_rows_now(value, begin, gradient, factor);
+          }};
 }
 
 StepResult add_gradients(const Trainable& trainable, Tensor input, const Tensor& labels,
                          const StepOptions& options, double share, Tensor* output,
-                         const FinishedLeaves& finished) {
+                         const LeafListener& listener) {
   const UnitScope unit(trainable.name);
   Tape tape;
   const CrossEntropy result = forward(trainable, {&tape, true, options.dropout_key},
                                       std::move(input), labels, options.label_smoothing, output);
   const StepResult step = read_loss(trainable, result, options);
   if (share == 1.0) {
-    tape.backward(result.loss, {}, finished);
+    tape.backward(result.loss, {}, listener);
     return step;
   }
   const PhaseScope phase("backward");
   tape.backward(result.loss,
                 Tensor::full(result.loss.context(), {1}, share, result.loss.dtype(),
                              Category::activation_gradient),
-                finished);
+                listener);
   return step;
 }
 
@@ -100,10 +104,15 @@ void capture_step(const Trainable& trainable, Tensor input, const Tensor& labels
                               .others = &slot->others,
                               .loss = &slot->loss,
                               .norm = &slot->norm};
-  FinishedLeaves finished;
+  LeafListener listener;
   if (optimizer.immediate())
-    finished = [&](std::span<const Tensor> values) { optimizer.capture_now(values, update); };
-  tape.backward(result.loss, {}, finished);
+    listener = {
+        .finished = [&](std::span<const Tensor> values) { optimizer.capture_now(values, update); },
+        .rows =
+            [&](const Tensor& value, std::int64_t begin, const Tensor& gradient) {
+              optimizer.capture_rows_now(value, begin, gradient, update);
+            }};
+  tape.backward(result.loss, {}, listener);
   const PhaseScope phase("update");
   optimizer.capture_step(update);
 }

@@ -44,7 +44,7 @@ class GradientScope {
 
 /// What a step's backward pass calls: makes the update of finished parameters where the optimizer
 /// is immediate(), else empty. Optimizer::step with the same factor is to follow.
-FinishedLeaves update_finished(Optimizer& optimizer, double factor);
+LeafListener update_finished(Optimizer& optimizer, double factor);
 
 /// The loss and the correct count on the host. Throws Error naming `trainable` and the learning
 /// rate when the loss is not finite.
@@ -53,10 +53,10 @@ StepResult read_loss(const Trainable& trainable, const CrossEntropy& result,
 
 /// Forward, loss, backward: adds `share` times the gradient of the mean loss to the gradients of
 /// the parameters. Takes `input` over, leaves `output` and throws as train_step does, but gradients
-/// stay where they are, unless `finished` takes them: a GradientScope of the caller's must hold.
+/// stay where they are, unless `listener` takes them: a GradientScope of the caller's must hold.
 StepResult add_gradients(const Trainable& trainable, Tensor input, const Tensor& labels,
                          const StepOptions& options, double share = 1.0, Tensor* output = nullptr,
-                         const FinishedLeaves& finished = {});
+                         const LeafListener& listener = {});
 
 /// Forward, loss, backward, update; gradients are freed. `input` is taken over, so that its memory
 /// goes as soon as the backward has used it; no gradient reaches it. The detached output of the

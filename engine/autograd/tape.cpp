@@ -1,5 +1,6 @@
 #include "engine/autograd/tape.h"
 
+#include <algorithm>
 #include <optional>
 #include <set>
 
@@ -63,6 +64,34 @@ void Gradients::give(std::size_t index, Tensor gradient) {
   put(input, std::move(present));
 }
 
+// A leaf that the node uses twice, or that brings a gradient along, gets a whole one.
+bool Gradients::taken_by_rows(const Node::Input& input) const {
+  if (!listener_.rows || !input.leaf || input.leaf.grad()) return false;
+  const auto is_it = [&](const auto& other) { return other.id == input.id; };
+  return std::ranges::count_if(node_->inputs_, is_it) == 1 &&
+         std::ranges::any_of(finished_, [&](const Tensor& leaf) { return leaf.id() == input.id; });
+}
+
+void Gradients::by_rows(std::size_t index, std::int64_t rows,
+                        const std::function<void(std::int64_t begin, Slot slot)>& compute) {
+  const Node::Input& input = node_->inputs_[index];
+  const std::int64_t all = input.shape[0];
+  NF_CHECK(rows >= 1, "gradients: {} rows at a time", rows);
+  if (taken_by_rows(input)) {
+    for (std::int64_t begin = 0; begin < all; begin += rows) {
+      const Tensor gradient =
+          Tensor::empty(context_, input.shape.with_batch(std::min(rows, all - begin)), input.dtype,
+                        Category::gradient);
+      compute(begin, {gradient, GradMode::overwrite});
+      listener_.rows(input.leaf, begin, gradient);
+    }
+    return;
+  }
+  const Slot whole = slot(index);
+  for (std::int64_t begin = 0; begin < all; begin += rows)
+    compute(begin, {whole.tensor.rows(begin, std::min(begin + rows, all)), whole.mode});
+}
+
 bool Tape::wanted(const Tape* tape, std::initializer_list<const Tensor*> inputs) {
   if (tape == nullptr) return false;
   for (const Tensor* input : inputs)
@@ -115,7 +144,7 @@ class Tape::LeafUses {
   std::unordered_map<std::uint64_t, std::int64_t> uses_;
 };
 
-void Tape::backward(Tensor output, Tensor seed, const FinishedLeaves& finished) {
+void Tape::backward(Tensor output, Tensor seed, const LeafListener& listener) {
   NF_CHECK(output.requires_grad() && !output.is_leaf(),
            "backward: the output {} was not computed from anything that requires a gradient",
            output.shape().str());
@@ -130,7 +159,7 @@ void Tape::backward(Tensor output, Tensor seed, const FinishedLeaves& finished) 
   const PhaseScope phase("backward");
   // Half a record is of no use, and would keep memory.
   const Emptied emptied{*this};
-  Gradients gradients(output.context());
+  Gradients gradients(output.context(), listener);
   if (!seed) {
     gradients.unseeded_ = output.id();
     seed = Tensor::full(output.context(), output.shape(), 1.0, output.dtype(),
@@ -139,12 +168,11 @@ void Tape::backward(Tensor output, Tensor seed, const FinishedLeaves& finished) 
   gradients.pending_[output.id()] = std::move(seed);
   output = Tensor();
   std::optional<LeafUses> uses;
-  if (finished) uses.emplace(nodes_);
+  if (listener.finished || listener.rows) uses.emplace(nodes_);
   while (!nodes_.empty()) {
     std::unique_ptr<Node> node = std::move(nodes_.back());
     nodes_.pop_back();
-    std::vector<Tensor> leaves;
-    if (uses) leaves = uses->finished_by(*node);
+    if (uses) gradients.finished_ = uses->finished_by(*node);
     const UnitScope unit(node->unit());
     // Without a gradient nothing downstream of it reached the output.
     if (Tensor dy = gradients.take(node->output_)) {
@@ -153,8 +181,9 @@ void Tape::backward(Tensor output, Tensor seed, const FinishedLeaves& finished) 
       node->backward(std::move(dy), gradients);
     }
     node.reset();  // what it saved goes first: values of leaves are among it
+    std::vector<Tensor>& leaves = gradients.finished_;
     std::erase_if(leaves, [](const Tensor& leaf) { return !leaf.grad(); });
-    if (!leaves.empty()) finished(leaves);
+    if (listener.finished && !leaves.empty()) listener.finished(leaves);
   }
 }
 
