@@ -257,6 +257,9 @@ class Backend {
   /// number of this backend's own, 0 where the plain one is as good. Weights that don't change are
   /// laid out once and then come with problem.weight_layout set to it.
   virtual std::int64_t conv2d_weight_layout(const Conv2dProblem&) const { return 0; }
+  /// In how many equal ranges of output channels, each a problem of its own, the gradient of the
+  /// filters is best computed: only one of them, and its workspace, need be there at a time.
+  virtual std::int64_t conv2d_weight_parts(const Conv2dProblem&) const { return 1; }
   /// Bytes of the problem's weights in `layout`, padding included.
   virtual std::int64_t conv2d_weight_bytes(const Conv2dProblem& problem, std::int64_t layout) const;
   virtual std::int64_t conv2d_reorder_workspace(const Conv2dProblem& problem,

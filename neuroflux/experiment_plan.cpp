@@ -222,14 +222,16 @@ std::string to_table(const ExperimentPlan& plan) {
   for (const auto& method : plan.methods)
     if (const Plan* local = method->local_plan())
       text += local_table(method->planned().name, *local);
-  std::vector<std::vector<std::string>> rows{{"method", "status", "batch", "predicted peak",
-                                              "predicted time", "least budget", "parameters"}};
+  std::vector<std::vector<std::string>> rows{{"method", "status", "batch", "update",
+                                              "predicted peak", "predicted time", "least budget",
+                                              "parameters"}};
   for (const MethodSummary& method : plan.summary.methods) {
-    rows.push_back(
-        {method.name, method.fits ? "fits" : "does not fit", batches_text(method.batches),
-         method.predicted_peak_bytes ? format_bytes(*method.predicted_peak_bytes) : "-",
-         method.predicted_seconds ? seconds_text(*method.predicted_seconds) : "-",
-         format_bytes_up(method.minimum_budget_bytes), std::to_string(method.full_parameters)});
+    rows.push_back({method.name, method.fits ? "fits" : "does not fit",
+                    batches_text(method.batches), to_string(method.update),
+                    method.predicted_peak_bytes ? format_bytes(*method.predicted_peak_bytes) : "-",
+                    method.predicted_seconds ? seconds_text(*method.predicted_seconds) : "-",
+                    format_bytes_up(method.minimum_budget_bytes),
+                    std::to_string(method.full_parameters)});
   }
   text += format_table(rows);
   for (const auto& method : plan.methods) {

@@ -15,6 +15,7 @@ LocalBlock::LocalBlock(ContextPtr context, std::vector<LocalUnit> units, const S
       seed_(seed),
       runner_(context_) {
   NF_CHECK(!units_.empty(), "local block: no units");
+  optimizer_options_.update = nn::update_moment(optimizer, nn::UpdateMoment::immediate);
   std::vector<std::int64_t> extents{1};
   for (const std::int64_t extent : sample_shape_.extents()) extents.push_back(extent);
   Shape shape{std::span<const std::int64_t>(extents)};

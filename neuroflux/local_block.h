@@ -25,7 +25,7 @@ class LocalBlock : public nn::BatchTrainer {
  public:
   /// Puts the units, their classifiers and the optimizers' state on the context, one after the
   /// other, initialised by `seed`; they leave it with the block. `sample_shape` (H, W, C) is one
-  /// sample of the block's input.
+  /// sample of the block's input. It updates immediately unless the options say otherwise.
   /// Throws OutOfBudget.
   LocalBlock(ContextPtr context, std::vector<LocalUnit> units, const Shape& sample_shape,
              const nn::OptimizerOptions& optimizer, std::uint64_t seed);

@@ -20,6 +20,9 @@ class BpMethod : public Method {
     planned_.fits = plan_.fits;
     planned_.minimum_budget_bytes = plan_.minimum_budget;
     planned_.full_parameters = model_.parameter_count();
+    if (method != WholeNetMethod::accumulate)
+      planned_.update =
+          nn::update_moment(input.options.training.optimizer, nn::UpdateMoment::together);
     if (!plan_.fits) return;
     planned_.batches = {plan_.batch};
     if (plan_.micro_batch > 0) planned_.micro_batch = plan_.micro_batch;

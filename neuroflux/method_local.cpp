@@ -30,7 +30,9 @@ std::unique_ptr<nn::Model> copy_model(const nn::Model& model) {
 Plan plan_or_read(const MethodInput& input, nn::Model& model, const AuxiliaryRule& rule) {
   const std::filesystem::path& file = input.options.plan_file;
   if (file.empty()) return make_plan(model, rule, input.plan, input.options.device, input.times);
-  return complete_plan(model, rule, read_plan_file(file, model), input.plan, input.options.device,
+  PlanOptions options = input.plan;
+  if (!options.optimizer.update) options.optimizer.update = read_plan_update(file);
+  return complete_plan(model, rule, read_plan_file(file, model), options, input.options.device,
                        input.times);
 }
 
@@ -46,6 +48,7 @@ class LocalMethod : public Method {
     planned_.plan_seconds = plan_seconds;
     planned_.fits = plan_.fits;
     planned_.minimum_budget_bytes = plan_.minimum_budget;
+    planned_.update = plan_.update;
     planned_.full_parameters = plan_.full_parameters;
     planned_.unit_count = model_.unit_count();
     if (!plan_.fits) return;
@@ -60,9 +63,11 @@ class LocalMethod : public Method {
 
   const Plan* local_plan() const override { return &plan_; }
 
-  void trace(const ContextPtr& meta, const nn::OptimizerOptions& optimizer,
+  void trace(const ContextPtr& meta, const nn::OptimizerOptions& options,
              MemoryTrace& trace) const override {
     const LocalNet net(model_, *rule_, plan_);
+    nn::OptimizerOptions optimizer = options;
+    optimizer.update = plan_.update;
     Stage stage{planned_.name, 0, static_cast<std::int64_t>(plan_.blocks.size())};
     for (const BlockPlan& planned : plan_.blocks) {
       ++stage.block;
@@ -80,6 +85,7 @@ class LocalMethod : public Method {
     const LocalNet net(model_, *rule_, plan_);
     LocalTrainingOptions training = run.training;
     training.method = planned_.name;
+    training.optimizer.update = plan_.update;
     training.deliver_whole_net = plan_.partition == to_string(PartitionRule::whole);
     const LocalResult result = train_locally(Context::create(run.device), net, plan_, run.data,
                                              training, run.observer, run.continuation);

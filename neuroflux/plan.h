@@ -108,6 +108,7 @@ struct Plan {
   /// nothing stops early.
   double expected_seconds = 0.0;
   std::optional<nn::PixelFormat> format = std::nullopt;  ///< of the data set's batches, as planned
+  nn::UpdateMoment update = nn::UpdateMoment::immediate;
 };
 
 /// How many of the net's own units each unit of the plan is made of.

@@ -37,6 +37,10 @@ class Reader {
     return value;
   }
 
+  bool has(const json& parent, const char* key) const {
+    return parent.is_object() && parent.contains(key);
+  }
+
   std::string text(const json& parent, const char* key, const std::string& place) const {
     const json& value = member(parent, key, place);
     check(value.is_string(), fmt::format("{}{} is not a text", place, key));
@@ -58,7 +62,7 @@ class Reader {
 
  private:
   const json& member(const json& parent, const char* key, const std::string& place) const {
-    check(parent.is_object() && parent.contains(key), fmt::format("{}{} is missing", place, key));
+    check(has(parent, key), fmt::format("{}{} is missing", place, key));
     return parent.at(key);
   }
 
@@ -111,6 +115,7 @@ json to_json(const Plan& plan) {
   return {{"auxiliary_rule", plan.auxiliary_rule},
           {"partition", plan.partition},
           {"time_source", plan.time_source},
+          {"update", to_string(plan.update)},
           {"cache_views", plan.cache_views},
           {"cache_bytes", plan.cache_bytes},
           {"predicted_seconds", plan.predicted_seconds},
@@ -159,6 +164,16 @@ std::vector<std::int64_t> read_plan_units(const std::filesystem::path& path) {
 std::string read_plan_rule(const std::filesystem::path& path) {
   const Reader reader(path);
   return reader.text(reader.plan(), "auxiliary_rule", "");
+}
+
+std::optional<nn::UpdateMoment> read_plan_update(const std::filesystem::path& path) {
+  const Reader reader(path);
+  const json& plan = reader.plan();
+  if (!reader.has(plan, "update")) return std::nullopt;
+  const std::string moment = reader.text(plan, "update", "");
+  reader.check(moment == "immediate" || moment == "together",
+               fmt::format("update is \"{}\"; it must be immediate or together", moment));
+  return nn::parse_update_moment(moment);
 }
 
 }  // namespace nf

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,7 +12,7 @@
 
 namespace nf {
 
-/// {auxiliary_rule, partition, time_source, cache_views, cache_bytes, predicted_seconds,
+/// {auxiliary_rule, partition, time_source, update, cache_views, cache_bytes, predicted_seconds,
 /// expected_seconds, units: [{name, auxiliary_width, …}], blocks: [{first_unit, last_unit, batch,
 /// …}]}. Units and blocks are counted from 1.
 nlohmann::json to_json(const Plan& plan);
@@ -24,5 +25,7 @@ PlanChoice read_plan_file(const std::filesystem::path& path, const nn::Model& mo
 /// How many of the net's own units each of the plan's is made of, one where the file says nothing.
 std::vector<std::int64_t> read_plan_units(const std::filesystem::path& path);
 std::string read_plan_rule(const std::filesystem::path& path);
+/// Where the run does not say when to update: what the plan was made for, if the file has it.
+std::optional<nn::UpdateMoment> read_plan_update(const std::filesystem::path& path);
 
 }  // namespace nf

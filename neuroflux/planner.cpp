@@ -31,6 +31,7 @@ void Planner::begin() {
   plan_.partition = to_string(options_.partition);
   plan_.time_source = times_.source();
   plan_.format = options_.format;
+  plan_.update = nn::update_moment(options_.optimizer, nn::UpdateMoment::immediate);
   plan_.full_parameters = model_.parameter_count();
 }
 

@@ -78,6 +78,13 @@ void read_status(const JsonValue& value, MethodSummary& method) {
   if (status == "failed") method.error = value.at("error").text();
 }
 
+nn::UpdateMoment read_update(const JsonValue& value) {
+  const std::string moment = value.text();
+  if (moment != "together" && moment != "immediate")
+    value.fail(fmt::format("is \"{}\"; it must be together or immediate", moment));
+  return nn::parse_update_moment(moment);
+}
+
 void read_exits(const JsonValue& value, std::int64_t units, MethodSummary& method) {
   for (const JsonValue& exit : value.at("exits").list()) {
     method.exits.push_back({exit.at("unit").whole(1), exit.at("parameters").whole(),
@@ -196,6 +203,7 @@ MethodSummary read_method(const JsonValue& value, std::int64_t units) {
   read_status(value, method);
   for (const JsonValue& batch : value.at("batches").list())
     method.batches.push_back(batch.whole(1));
+  if (const auto update = value.find("update")) method.update = read_update(*update);
   method.micro_batch = whole_if(value, "micro_batch", 1);
   if (const auto segments = value.find("segments"))
     for (const JsonValue& first : segments->list()) method.segments.push_back(first.whole(1));

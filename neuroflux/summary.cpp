@@ -94,6 +94,7 @@ std::string times_note(const MethodSummary& method) {
 json to_json(const MethodSummary& method) {
   json result{{"name", method.name},
               {"status", status(method)},
+              {"update", to_string(method.update)},
               {"batches", method.batches},
               {"predicted_peak_bytes", or_null(method.predicted_peak_bytes)},
               {"measured_peak_bytes", or_null(method.measured_peak_bytes)},

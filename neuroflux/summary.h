@@ -9,6 +9,7 @@
 
 #include "engine/shape.h"
 #include "nn/data/batch.h"
+#include "nn/optimizer.h"
 
 namespace nf {
 
@@ -47,6 +48,8 @@ struct MethodSummary {
   std::string name;
   bool fits = false;
   std::string error;  ///< why it was not finished; empty: it was, or is only planned
+  /// When its steps update.
+  nn::UpdateMoment update = nn::UpdateMoment::together;
   std::vector<std::int64_t> batches;
   std::optional<std::int64_t> micro_batch;  ///< bp-accumulate: on the device at a time
   std::vector<std::int64_t> segments;       ///< bp-checkpoint: first unit of each, counted from 1

@@ -9,7 +9,8 @@ namespace nf::nn {
 /// One update per batch, with the gradient of the mean loss over the whole batch; what is on the
 /// device at a time is a micro-batch, and all gradients. Unlike the batch at once: batch norms see
 /// one micro-batch at a time (and move their running statistics once for each), and dropout masks
-/// are drawn for each micro-batch; the first has those of the batch at once.
+/// are drawn for each micro-batch; the first has those of the batch at once. It updates together,
+/// whatever the options say: no gradient is finished before the last micro-batch.
 class AccumulateTrainer : public WholeNetTrainer {
  public:
   /// `micro_batch`: samples on the device at a time, at most; the last of a batch may be fewer.

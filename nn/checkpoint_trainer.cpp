@@ -83,7 +83,7 @@ Tensor CheckpointTrainer::backward_from_loss(Tensor x, const Tensor& labels,
     loss = softmax_cross_entropy(&tape, logits, labels, options.label_smoothing);
   }
   result = read_loss(trainable(), loss, options);
-  tape.backward(loss.loss);
+  tape.backward(loss.loss, {}, update_finished(optimizer(), options.rate_factor));
   return input_gradient;
 }
 
@@ -102,7 +102,9 @@ Tensor CheckpointTrainer::backward(std::size_t segment, Tensor x, Tensor gradien
     output = forward(segment, pass, std::move(x));
   }
   // Units without parameters at the beginning of the net want no gradient.
-  if (output.requires_grad()) tape.backward(std::move(output), std::move(gradient));
+  if (output.requires_grad())
+    tape.backward(std::move(output), std::move(gradient),
+                  update_finished(optimizer(), options.rate_factor));
   return input_gradient;
 }
 

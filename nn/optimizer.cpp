@@ -1,7 +1,9 @@
 #include "nn/optimizer.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <optional>
 #include <utility>
 
@@ -33,6 +35,14 @@ std::int64_t parse_steps(const std::string& name, const HostTensor& value) {
          static_cast<std::int64_t>(value.values[1]);
 }
 
+// Of the first dimension.
+View rows_of(const View& view, std::int64_t begin, std::int64_t count) {
+  if (!view) return view;
+  const std::int64_t row_bytes = view.shape.sample().numel() * size_of(view.dtype);
+  return {static_cast<std::byte*>(view.data) + begin * row_bytes, view.dtype,
+          view.shape.with_batch(count)};
+}
+
 }  // namespace
 
 OptimizerKind parse_optimizer(std::string_view name) {
@@ -41,6 +51,19 @@ OptimizerKind parse_optimizer(std::string_view name) {
     if (names[i] == name) return static_cast<OptimizerKind>(i);
   fail("optimizer: must be sgd or adamw, got \"{}\"; did you mean {}?", name,
        nearest_name(name, names));
+}
+
+UpdateMoment parse_update_moment(std::string_view name) {
+  static const std::array<std::string, 2> names{"together", "immediate"};
+  for (std::size_t i = 0; i < names.size(); ++i)
+    if (names[i] == name) return static_cast<UpdateMoment>(i);
+  fail("update: must be together or immediate, got \"{}\"; did you mean {}?", name,
+       nearest_name(name, names));
+}
+
+UpdateMoment update_moment(const OptimizerOptions& options, UpdateMoment otherwise) {
+  if (options.max_gradient_norm > 0 || options.check_finite) return UpdateMoment::together;
+  return options.update.value_or(otherwise);
 }
 
 void check_optimizer_options(const OptimizerOptions& options) {
@@ -86,14 +109,34 @@ Optimizer::Optimizer(std::vector<Parameter*> parameters, const OptimizerOptions&
 
 void Optimizer::step(double factor) {
   check_ready(factor);
-  update(factor, nullptr);
+  complete(factor, nullptr);
   ++steps_;
 }
 
 void Optimizer::capture_step(const CapturedUpdate& captured) {
   NF_CHECK(steps_ > 0, "optimizer: a first step, which only fills the state, is not captured");
   check_ready(1.0);
-  update(1.0, &captured);
+  complete(1.0, &captured);
+}
+
+void Optimizer::update_now(std::span<const Tensor> values, double factor) {
+  update_part(values, factor, nullptr);
+}
+
+void Optimizer::capture_now(std::span<const Tensor> values, const CapturedUpdate& captured) {
+  NF_CHECK(steps_ > 0, "optimizer: a first step, which only fills the state, is not captured");
+  update_part(values, 1.0, &captured);
+}
+
+void Optimizer::update_rows_now(const Tensor& value, std::int64_t begin, const Tensor& gradient,
+                                double factor) {
+  update_rows(value, begin, gradient, factor, nullptr);
+}
+
+void Optimizer::capture_rows_now(const Tensor& value, std::int64_t begin, const Tensor& gradient,
+                                 const CapturedUpdate& captured) {
+  NF_CHECK(steps_ > 0, "optimizer: a first step, which only fills the state, is not captured");
+  update_rows(value, begin, gradient, 1.0, &captured);
 }
 
 void Optimizer::count_replayed(double norm) {
@@ -110,12 +153,16 @@ std::array<UpdateScalars, 2> Optimizer::scalars(double factor) const {
   return {with(options_.weight_decay), with(0.0)};
 }
 
-void Optimizer::check_ready(double factor) const {
+void Optimizer::check_factor(double factor) const {
   NF_CHECK(factor >= 0 && std::isfinite(factor),
            "optimizer: the learning rate's factor must not be negative, got {}", factor);
+}
+
+void Optimizer::check_ready(double factor) const {
+  check_factor(factor);
   for (const Slot& slot : slots_)
-    NF_CHECK(slot.parameter->value && slot.parameter->value.grad(), "optimizer: {} has no gradient",
-             slot.parameter->name);
+    NF_CHECK(slot.updated() || (slot.parameter->value && slot.parameter->value.grad()),
+             "optimizer: {} has no gradient", slot.parameter->name);
 }
 
 void Optimizer::check_norm(double norm) const {
@@ -123,52 +170,114 @@ void Optimizer::check_norm(double norm) const {
            slots_.front().parameter->name);
 }
 
-void Optimizer::update(double factor, const CapturedUpdate* captured) {
+void Optimizer::complete(double factor, const CapturedUpdate* captured) {
   const PhaseScope phase("update");
   const OpScope op("optimizer");
   // The host reads the answer: what checks is not captured (see StepRunner).
   if (options_.check_finite) check_gradients();
-  const bool clips = options_.max_gradient_norm > 0;
-  if (clips) clip_gradients(captured != nullptr ? captured->norm : nullptr);
+  if (options_.max_gradient_norm > 0)
+    clip_gradients(captured != nullptr ? captured->norm : nullptr);
+  std::vector<Part> rest;
+  for (Slot& slot : slots_) {
+    if (!slot.updated()) rest.push_back(part_of(slot));
+    slot.rows_updated = 0;
+  }
+  update(rest, factor, captured);
+}
+
+void Optimizer::update_part(std::span<const Tensor> values, double factor,
+                            const CapturedUpdate* captured) {
+  NF_CHECK(immediate(), "optimizer: this step updates all parameters together");
+  check_factor(factor);
+  const PhaseScope phase("update");
+  const OpScope op("optimizer");
+  std::vector<Slot*> slots;
+  std::vector<Part> parts;
+  for (Slot& slot : slots_) {
+    const Tensor& own = slot.parameter->value;
+    const auto is_own = [&](const Tensor& value) { return own && value.id() == own.id(); };
+    if (std::ranges::none_of(values, is_own)) continue;
+    NF_CHECK(slot.rows_updated == 0, "optimizer: {} was updated by this step already",
+             slot.parameter->name);
+    NF_CHECK(own.grad(), "optimizer: {} has no gradient", slot.parameter->name);
+    slots.push_back(&slot);
+    parts.push_back(part_of(slot));
+  }
+  update(parts, factor, captured);
+  for (Slot* slot : slots) {
+    slot->rows_updated = slot->parameter->shape[0];
+    slot->parameter->value.clear_grad();
+  }
+}
+
+void Optimizer::update_rows(const Tensor& value, std::int64_t begin, const Tensor& gradient,
+                            double factor, const CapturedUpdate* captured) {
+  NF_CHECK(immediate(), "optimizer: this step updates all parameters together");
+  check_factor(factor);
+  const PhaseScope phase("update");
+  const OpScope op("optimizer");
+  const auto slot = std::ranges::find_if(slots_, [&](const Slot& each) {
+    return each.parameter->value && each.parameter->value.id() == value.id();
+  });
+  if (slot == slots_.end()) return;
+  const Parameter& parameter = *slot->parameter;
+  const std::int64_t rows = gradient.dim(0);
+  NF_CHECK(begin == slot->rows_updated && gradient.shape() == parameter.shape.with_batch(rows) &&
+               begin + rows <= parameter.shape[0],
+           "optimizer: {} {} gets a gradient {} from row {} on, when {} rows are updated",
+           parameter.name, parameter.shape.str(), gradient.shape().str(), begin,
+           slot->rows_updated);
+  Part part = part_of(*slot);
+  part.gradient = gradient.view();
+  for (View* view : {&part.value, &part.first, &part.second}) *view = rows_of(*view, begin, rows);
+  update({&part, 1}, factor, captured);
+  slot->rows_updated += rows;
+}
+
+Optimizer::Part Optimizer::part_of(Slot& slot) const {
+  Tensor& value = slot.parameter->value;
+  return {options_.decay_norm_and_bias || slot.parameter->decay, value.mutable_view(),
+          value.grad() ? value.grad().view() : ConstView(), slot.first.mutable_view(),
+          slot.second.mutable_view()};
+}
+
+void Optimizer::update(std::span<const Part> parts, double factor, const CapturedUpdate* captured) {
+  Backend& backend = slots_.front().parameter->value.backend();
   const double rate = options_.learning_rate * factor;
   // One call for those that decay, one for the others: a device takes many parameters at once.
   for (const bool decays : {true, false}) {
     std::vector<SgdParameter> by_sgd;
     std::vector<AdamWParameter> by_adamw;
-    Backend* backend = nullptr;
-    for (Slot& slot : slots_) {
-      Tensor& value = slot.parameter->value;
-      if ((options_.decay_norm_and_bias || slot.parameter->decay) != decays) continue;
-      backend = &value.backend();
+    for (const Part& part : parts) {
+      if (part.decays != decays) continue;
       if (options_.kind == OptimizerKind::sgd)
-        by_sgd.push_back({value.mutable_view(), value.grad().view(), slot.first.mutable_view()});
+        by_sgd.push_back({part.value, part.gradient, part.first});
       else
-        by_adamw.push_back({value.mutable_view(), value.grad().view(), slot.first.mutable_view(),
-                            slot.second.mutable_view()});
+        by_adamw.push_back({part.value, part.gradient, part.first, part.second});
     }
-    if (backend == nullptr) continue;
+    if (by_sgd.empty() && by_adamw.empty()) continue;
     UpdateSource source;
     if (captured != nullptr)
       source = {decays ? captured->decaying : captured->others, captured->loss,
-                clips ? captured->norm : nullptr};
+                options_.max_gradient_norm > 0 ? captured->norm : nullptr};
     const double decay = decays ? options_.weight_decay : 0.0;
     if (options_.kind == OptimizerKind::sgd)
-      backend->sgd({.learning_rate = rate,
-                    .momentum = options_.momentum,
-                    .weight_decay = decay,
-                    .nesterov = options_.nesterov,
-                    .first = steps_ == 0,
-                    .source = source},
-                   by_sgd);
+      backend.sgd({.learning_rate = rate,
+                   .momentum = options_.momentum,
+                   .weight_decay = decay,
+                   .nesterov = options_.nesterov,
+                   .first = steps_ == 0,
+                   .source = source},
+                  by_sgd);
     else
-      backend->adamw({.learning_rate = rate,
-                      .beta1 = options_.beta1,
-                      .beta2 = options_.beta2,
-                      .eps = options_.eps,
-                      .weight_decay = decay,
-                      .step = steps_ + 1,
-                      .source = source},
-                     by_adamw);
+      backend.adamw({.learning_rate = rate,
+                     .beta1 = options_.beta1,
+                     .beta2 = options_.beta2,
+                     .eps = options_.eps,
+                     .weight_decay = decay,
+                     .step = steps_ + 1,
+                     .source = source},
+                    by_adamw);
   }
 }
 
@@ -215,7 +324,10 @@ void Optimizer::clip_gradients(float* kept_norm) {
 }
 
 void Optimizer::zero_grad() {
-  for (const Slot& slot : slots_) slot.parameter->value.clear_grad();
+  for (Slot& slot : slots_) {
+    slot.parameter->value.clear_grad();
+    slot.rows_updated = 0;
+  }
 }
 
 std::string Optimizer::steps_name() const { return "steps." + slots_.front().parameter->name; }

@@ -3,6 +3,8 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -17,6 +19,18 @@ constexpr const char* to_string(OptimizerKind kind) {
 }
 /// Throws Error naming the value and the known kinds.
 OptimizerKind parse_optimizer(std::string_view name);
+
+/// When a training step updates parameters.
+enum class UpdateMoment : std::uint8_t {
+  together,   ///< behind the backward pass, when all gradients are there
+  immediate,  ///< each within it as soon as its gradient is finished, which is freed at once
+};
+
+constexpr const char* to_string(UpdateMoment moment) {
+  return moment == UpdateMoment::together ? "together" : "immediate";
+}
+/// Throws Error naming the value and the known moments.
+UpdateMoment parse_update_moment(std::string_view name);
 
 struct OptimizerOptions {
   OptimizerKind kind = OptimizerKind::sgd;
@@ -34,7 +48,14 @@ struct OptimizerOptions {
   /// Whether a step looks for infinities and NaNs in all gradients first, for which it waits for
   /// the device.
   bool check_finite = false;
+  /// The results have the same bits either way. None: what suits the trainer: local units update
+  /// immediately, trainers of whole nets together.
+  std::optional<UpdateMoment> update = std::nullopt;
 };
+
+/// What a trainer does that takes `otherwise` where nothing is asked for. To clip gradients or to
+/// check them takes all of them, and so does `together`.
+UpdateMoment update_moment(const OptimizerOptions& options, UpdateMoment otherwise);
 
 /// Throws Error naming the option, its rule and its value.
 void check_optimizer_options(const OptimizerOptions& options);
@@ -53,19 +74,37 @@ class Optimizer {
   /// the optimizer. Throws Error for bad options or an unfit parameter, OutOfBudget.
   Optimizer(std::vector<Parameter*> parameters, const OptimizerOptions& options);
 
-  /// One update at learning rate options().learning_rate * factor. Throws Error, before a parameter
-  /// is changed, when one has no gradient, the norm to clip is not finite or, with check_finite, a
-  /// gradient is not: then it names the first such parameter. OutOfBudget.
+  /// One update at learning rate options().learning_rate * factor, of parameters that the present
+  /// step has not yet updated. Throws Error, before it changes a parameter, when one has no
+  /// gradient, the norm to clip is not finite or, with check_finite, a gradient is not: then it
+  /// names the first such parameter. OutOfBudget.
   void step(double factor = 1.0);
   /// The calls of one update on a device that is capturing: each replay makes the update whose
   /// numbers it finds, none where loss or norm is not finite. Not before the first step().
   void capture_step(const CapturedUpdate& update);
+  /// Whether the parts of a step may be made by update_now: UpdateMoment::immediate, and nothing
+  /// that takes all gradients.
+  bool immediate() const {
+    return update_moment(options_, UpdateMoment::together) == UpdateMoment::immediate;
+  }
+  /// A part of the step that step() or capture_step(), with the same arguments, completes: updates
+  /// those parameters whose values are given, to the same bits, and frees their gradients. Other
+  /// tensors are left alone. Throws Error unless immediate().
+  void update_now(std::span<const Tensor> values, double factor);
+  void capture_now(std::span<const Tensor> values, const CapturedUpdate& update);
+  /// The same of the rows of a value's first dimension from `begin` on that have this gradient, in
+  /// order until all are updated; the gradient is not freed.
+  void update_rows_now(const Tensor& value, std::int64_t begin, const Tensor& gradient,
+                       double factor);
+  void capture_rows_now(const Tensor& value, std::int64_t begin, const Tensor& gradient,
+                        const CapturedUpdate& update);
+
   /// The numbers of the next update: for parameters that decay, for the others.
   std::array<UpdateScalars, 2> scalars(double factor) const;
   /// Counts an update that a replay made. Throws Error, as step() does, where the norm that the
   /// replay left is not finite: then there was none.
   void count_replayed(double norm);
-  /// Frees all gradients.
+  /// Frees all gradients. A step that was begun by update_now and not completed is forgotten.
   void zero_grad();
 
   const OptimizerOptions& options() const { return options_; }
@@ -82,17 +121,32 @@ class Optimizer {
  private:
   struct Slot {
     Parameter* parameter;
-    Tensor first;   // momentum, or AdamW's mean of gradients
-    Tensor second;  // AdamW's mean of squares
+    Tensor first;                   // momentum, or AdamW's mean of gradients
+    Tensor second;                  // AdamW's mean of squares
+    std::int64_t rows_updated = 0;  // of the first dimension, by the present step
+    bool updated() const { return rows_updated == parameter->shape[0]; }
+  };
+  /// A parameter to update, or rows of it.
+  struct Part {
+    bool decays;
+    View value;
+    ConstView gradient;
+    View first, second;
   };
   struct NamedState {
     std::string name;
     Tensor tensor;
   };
 
+  void check_factor(double factor) const;
   void check_ready(double factor) const;
   void check_gradients() const;
-  void update(double factor, const CapturedUpdate* captured);
+  void complete(double factor, const CapturedUpdate* captured);
+  void update_part(std::span<const Tensor> values, double factor, const CapturedUpdate* captured);
+  void update_rows(const Tensor& value, std::int64_t begin, const Tensor& gradient, double factor,
+                   const CapturedUpdate* captured);
+  Part part_of(Slot& slot) const;
+  void update(std::span<const Part> parts, double factor, const CapturedUpdate* captured);
   void clip_gradients(float* kept_norm);
   void check_norm(double norm) const;
   std::string steps_name() const;

@@ -45,20 +45,34 @@ StepResult read_loss(const Trainable& trainable, const CrossEntropy& result,
   return step;
 }
 
+LeafListener update_finished(Optimizer& optimizer, double factor) {
+  if (!optimizer.immediate()) return {};
+  return {
+      .finished = [&optimizer, factor](
+                      std::span<const Tensor> values) { optimizer.update_now(values, factor); },
+      .rows =
+          [&optimizer, factor](const Tensor& value, std::int64_t begin, const Tensor& gradient) {
+            optimizer.update_rows_now(value, begin, gradient, factor);
+          }};
+}
+
 StepResult add_gradients(const Trainable& trainable, Tensor input, const Tensor& labels,
-                         const StepOptions& options, double share, Tensor* output) {
+                         const StepOptions& options, double share, Tensor* output,
+                         const LeafListener& listener) {
   const UnitScope unit(trainable.name);
   Tape tape;
   const CrossEntropy result = forward(trainable, {&tape, true, options.dropout_key},
                                       std::move(input), labels, options.label_smoothing, output);
   const StepResult step = read_loss(trainable, result, options);
   if (share == 1.0) {
-    tape.backward(result.loss);
+    tape.backward(result.loss, {}, listener);
     return step;
   }
   const PhaseScope phase("backward");
-  tape.backward(result.loss, Tensor::full(result.loss.context(), {1}, share, result.loss.dtype(),
-                                          Category::activation_gradient));
+  tape.backward(result.loss,
+                Tensor::full(result.loss.context(), {1}, share, result.loss.dtype(),
+                             Category::activation_gradient),
+                listener);
   return step;
 }
 
@@ -66,7 +80,8 @@ StepResult train_step(const Trainable& trainable, Tensor input, const Tensor& la
                       const StepOptions& options, Tensor* output) {
   const UnitScope unit(trainable.name);
   const GradientScope gradients(*trainable.optimizer);
-  const StepResult step = add_gradients(trainable, std::move(input), labels, options, 1.0, output);
+  const StepResult step = add_gradients(trainable, std::move(input), labels, options, 1.0, output,
+                                        update_finished(*trainable.optimizer, options.rate_factor));
   const PhaseScope phase("update");
   trainable.optimizer->step(options.rate_factor);
   return step;
@@ -84,12 +99,22 @@ void capture_step(const Trainable& trainable, Tensor input, const Tensor& labels
   Backend& backend = result.loss.backend();
   backend.copy({&slot->loss, DType::f32, {1}}, result.loss.view());
   backend.copy({&slot->correct, DType::i32, {1}}, result.correct.view());
-  tape.backward(result.loss);
+  Optimizer& optimizer = *trainable.optimizer;
+  const CapturedUpdate update{.decaying = &slot->decaying,
+                              .others = &slot->others,
+                              .loss = &slot->loss,
+                              .norm = &slot->norm};
+  LeafListener listener;
+  if (optimizer.immediate())
+    listener = {
+        .finished = [&](std::span<const Tensor> values) { optimizer.capture_now(values, update); },
+        .rows =
+            [&](const Tensor& value, std::int64_t begin, const Tensor& gradient) {
+              optimizer.capture_rows_now(value, begin, gradient, update);
+            }};
+  tape.backward(result.loss, {}, listener);
   const PhaseScope phase("update");
-  trainable.optimizer->capture_step({.decaying = &slot->decaying,
-                                     .others = &slot->others,
-                                     .loss = &slot->loss,
-                                     .norm = &slot->norm});
+  optimizer.capture_step(update);
 }
 
 StepResult evaluate_step(const Trainable& trainable, Tensor input, const Tensor& labels,

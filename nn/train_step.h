@@ -42,6 +42,10 @@ class GradientScope {
   Optimizer& optimizer_;
 };
 
+/// What a step's backward pass calls: makes the update of finished parameters where the optimizer
+/// is immediate(), else empty. Optimizer::step with the same factor is to follow.
+LeafListener update_finished(Optimizer& optimizer, double factor);
+
 /// The loss and the correct count on the host. Throws Error naming `trainable` and the learning
 /// rate when the loss is not finite.
 StepResult read_loss(const Trainable& trainable, const CrossEntropy& result,
@@ -49,16 +53,18 @@ StepResult read_loss(const Trainable& trainable, const CrossEntropy& result,
 
 /// Forward, loss, backward: adds `share` times the gradient of the mean loss to the gradients of
 /// the parameters. Takes `input` over, leaves `output` and throws as train_step does, but gradients
-/// stay where they are: a GradientScope of the caller's must hold.
+/// stay where they are, unless `listener` takes them: a GradientScope of the caller's must hold.
 StepResult add_gradients(const Trainable& trainable, Tensor input, const Tensor& labels,
-                         const StepOptions& options, double share = 1.0, Tensor* output = nullptr);
+                         const StepOptions& options, double share = 1.0, Tensor* output = nullptr,
+                         const LeafListener& listener = {});
 
 /// Forward, loss, backward, update; gradients are freed. `input` is taken over, so that its memory
 /// goes as soon as the backward has used it; no gradient reaches it. The detached output of the
 /// body is left in `output` where one is given.
 /// Throws Error naming `trainable` when the loss is not finite, OutOfBudget. After any throw no
-/// parameter has changed and no gradient is left; running statistics of batch norms may have moved,
-/// as the forward pass does that.
+/// gradient is left and no parameter has changed, but for those that an immediate update reached
+/// before a backward pass ran out of memory; running statistics of batch norms may have moved, as
+/// the forward pass does that.
 StepResult train_step(const Trainable& trainable, Tensor input, const Tensor& labels,
                       const StepOptions& options, Tensor* output = nullptr);
 

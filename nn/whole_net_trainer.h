@@ -11,7 +11,7 @@ namespace nf::nn {
 class WholeNetTrainer : public BatchTrainer {
  public:
   /// Puts the model's parameters and the optimizer's state on the context; they leave it with the
-  /// trainer. Throws OutOfBudget.
+  /// trainer. It updates together unless the options say otherwise. Throws OutOfBudget.
   WholeNetTrainer(ContextPtr context, Model& model, const OptimizerOptions& optimizer,
                   std::uint64_t seed);
   ~WholeNetTrainer() override;

@@ -211,6 +211,13 @@ void Parser::add_optimizer() {
               "Largest norm of a unit's gradients (bp: of the net's); 0: not clipped");
   flags_.toggle("--check-finite", optimizer.check_finite,
                 "Stop at a gradient that is infinite or NaN, and name its parameter");
+  flags_.parsed(
+      "--update", "MOMENT", "",
+      "When a step updates: immediate, each parameter as soon as its gradient is there, "
+      "which is freed, or together, behind all gradients; the same bits either way. "
+      "Default: immediate for units of local and neuroflux, together for whole nets. "
+      "Always together: bp-accumulate, --clip-norm, --check-finite",
+      [&optimizer](const std::string& text) { optimizer.update = nn::parse_update_moment(text); });
 }
 
 void Parser::add_training() {

@@ -1,5 +1,7 @@
 #include "engine/autograd/tape.h"
 
+#include <algorithm>
+#include <optional>
 #include <set>
 
 namespace nf {
@@ -62,6 +64,34 @@ void Gradients::give(std::size_t index, Tensor gradient) {
   put(input, std::move(present));
 }
 
+// A leaf that the node uses twice, or that brings a gradient along, gets a whole one.
+bool Gradients::taken_by_rows(const Node::Input& input) const {
+  if (!listener_.rows || !input.leaf || input.leaf.grad()) return false;
+  const auto is_it = [&](const auto& other) { return other.id == input.id; };
+  return std::ranges::count_if(node_->inputs_, is_it) == 1 &&
+         std::ranges::any_of(finished_, [&](const Tensor& leaf) { return leaf.id() == input.id; });
+}
+
+void Gradients::by_rows(std::size_t index, std::int64_t rows,
+                        const std::function<void(std::int64_t begin, Slot slot)>& compute) {
+  const Node::Input& input = node_->inputs_[index];
+  const std::int64_t all = input.shape[0];
+  NF_CHECK(rows >= 1, "gradients: {} rows at a time", rows);
+  if (taken_by_rows(input)) {
+    for (std::int64_t begin = 0; begin < all; begin += rows) {
+      const Tensor gradient =
+          Tensor::empty(context_, input.shape.with_batch(std::min(rows, all - begin)), input.dtype,
+                        Category::gradient);
+      compute(begin, {gradient, GradMode::overwrite});
+      listener_.rows(input.leaf, begin, gradient);
+    }
+    return;
+  }
+  const Slot whole = slot(index);
+  for (std::int64_t begin = 0; begin < all; begin += rows)
+    compute(begin, {whole.tensor.rows(begin, std::min(begin + rows, all)), whole.mode});
+}
+
 bool Tape::wanted(const Tape* tape, std::initializer_list<const Tensor*> inputs) {
   if (tape == nullptr) return false;
   for (const Tensor* input : inputs)
@@ -93,7 +123,28 @@ struct Emptied {
 
 }  // namespace
 
-void Tape::backward(Tensor output, Tensor seed) {
+/// How many nodes that are still to come use each leaf.
+class Tape::LeafUses {
+ public:
+  explicit LeafUses(const std::vector<std::unique_ptr<Node>>& nodes) {
+    for (const auto& node : nodes)
+      for (const Node::Input& input : node->inputs_)
+        if (input.leaf) ++uses_[input.id];
+  }
+
+  /// Leaves that `node` was the last to use.
+  std::vector<Tensor> finished_by(const Node& node) {
+    std::vector<Tensor> leaves;
+    for (const Node::Input& input : node.inputs_)
+      if (input.leaf && --uses_[input.id] == 0) leaves.push_back(input.leaf);
+    return leaves;
+  }
+
+ private:
+  std::unordered_map<std::uint64_t, std::int64_t> uses_;
+};
+
+void Tape::backward(Tensor output, Tensor seed, const LeafListener& listener) {
   NF_CHECK(output.requires_grad() && !output.is_leaf(),
            "backward: the output {} was not computed from anything that requires a gradient",
            output.shape().str());
@@ -108,7 +159,7 @@ void Tape::backward(Tensor output, Tensor seed) {
   const PhaseScope phase("backward");
   // Half a record is of no use, and would keep memory.
   const Emptied emptied{*this};
-  Gradients gradients(output.context());
+  Gradients gradients(output.context(), listener);
   if (!seed) {
     gradients.unseeded_ = output.id();
     seed = Tensor::full(output.context(), output.shape(), 1.0, output.dtype(),
@@ -116,15 +167,23 @@ void Tape::backward(Tensor output, Tensor seed) {
   }
   gradients.pending_[output.id()] = std::move(seed);
   output = Tensor();
+  std::optional<LeafUses> uses;
+  if (listener.finished || listener.rows) uses.emplace(nodes_);
   while (!nodes_.empty()) {
-    const std::unique_ptr<Node> node = std::move(nodes_.back());
+    std::unique_ptr<Node> node = std::move(nodes_.back());
     nodes_.pop_back();
-    Tensor dy = gradients.take(node->output_);
-    if (!dy) continue;  // nothing downstream of it reached the output
-    const OpScope op(node->name());
+    if (uses) gradients.finished_ = uses->finished_by(*node);
     const UnitScope unit(node->unit());
-    gradients.node_ = node.get();
-    node->backward(std::move(dy), gradients);
+    // Without a gradient nothing downstream of it reached the output.
+    if (Tensor dy = gradients.take(node->output_)) {
+      const OpScope op(node->name());
+      gradients.node_ = node.get();
+      node->backward(std::move(dy), gradients);
+    }
+    node.reset();  // what it saved goes first: values of leaves are among it
+    std::vector<Tensor>& leaves = gradients.finished_;
+    std::erase_if(leaves, [](const Tensor& leaf) { return !leaf.grad(); });
+    if (listener.finished && !leaves.empty()) listener.finished(leaves);
   }
 }
 

@@ -1,7 +1,9 @@
 // Reverse-mode differentiation on an explicit, append-only record of what was computed.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -29,6 +31,16 @@ class SavedTensor {
 };
 
 class Gradients;
+
+/// Takes over what a backward pass wants nothing more of, while it goes on. Either may be empty.
+struct LeafListener {
+  /// Leaves with finished gradients, all that the pass adds to them included; no value is read any
+  /// more. So values may be changed, and gradients may go.
+  std::function<void(std::span<const Tensor> leaves)> finished = {};
+  /// The same of rows of a leaf's first dimension, from row `begin` on, in order until all have
+  /// come; their gradient is kept nowhere else.
+  std::function<void(const Tensor& leaf, std::int64_t begin, const Tensor& gradient)> rows = {};
+};
 
 /// One computed operator. A subclass keeps its options; tensors it needs go through save(), so
 /// that everything a tape holds on to can be seen in saved().
@@ -85,18 +97,27 @@ class Gradients {
   Slot slot(std::size_t input);
   /// Hands over a finished gradient, which may share its memory with others.
   void give(std::size_t input, Tensor gradient);
+  /// Has the gradient of `input` computed `rows` rows of the first dimension at a time, from the
+  /// first on. Where a listener takes them, only so many are ever there, and the value may be
+  /// changed in between: whatever else reads it in this node must have done so.
+  void by_rows(std::size_t input, std::int64_t rows,
+               const std::function<void(std::int64_t begin, Slot slot)>& compute);
 
  private:
   friend class Tape;
-  explicit Gradients(ContextPtr context) : context_(std::move(context)) {}
+  Gradients(ContextPtr context, const LeafListener& listener)
+      : context_(std::move(context)), listener_(listener) {}
 
+  bool taken_by_rows(const Node::Input& input) const;
   Tensor take(std::uint64_t id);
   Tensor find(const Node::Input& input) const;
   void put(const Node::Input& input, Tensor gradient);
 
   ContextPtr context_;
+  const LeafListener& listener_;
   const Node* node_ = nullptr;
-  std::uint64_t unseeded_ = 0;  // id of the output whose gradient is ones; 0: of none
+  std::vector<Tensor> finished_;  // leaves that the node is the last to use
+  std::uint64_t unseeded_ = 0;    // id of the output whose gradient is ones; 0: of none
   std::unordered_map<std::uint64_t, Tensor> pending_;
 };
 
@@ -116,7 +137,8 @@ class Tape {
   /// depend on a leaf that requires a gradient or the seed does not fit it: then the record stays.
   /// A throw on the way, OutOfBudget say, empties it too; leaves keep the gradients they got.
   /// An output that is moved in goes before the walk begins: its memory may be large.
-  void backward(Tensor output, Tensor seed = {});
+  /// `listener` is told of leaves behind the last node that uses them, or in its midst.
+  void backward(Tensor output, Tensor seed = {}, const LeafListener& listener = {});
 
   const std::vector<std::unique_ptr<Node>>& nodes() const { return nodes_; }
   void clear() { nodes_.clear(); }
@@ -124,6 +146,8 @@ class Tape {
   std::int64_t saved_bytes() const;
 
  private:
+  class LeafUses;
+
   std::vector<std::unique_ptr<Node>> nodes_;
 };
 

@@ -19,14 +19,17 @@ class Conv2dNode : public Node {
   void backward(Tensor dy, Gradients& gradients) override {
     const ContextPtr& context = dy.context();
     Backend& backend = dy.backend();
-    if (gradients.wanted(kWeight)) {
+    const bool weight_wanted = gradients.wanted(kWeight);
+    const std::int64_t parts = weight_wanted ? backend.conv2d_weight_parts(problem_) : 1;
+    if (weight_wanted && parts == 1) {
       auto [dw, mode] = gradients.slot(kWeight);
       const detail::Scratch scratch(
           context, backend.conv2d_workspace(problem_, Pass::backward_weight, mode));
       backend.conv2d_backward_weight(problem_, saved_tensor(0).view(), dy.view(), dw.mutable_view(),
                                      mode, scratch);
     }
-    release(0);  // the largest thing held goes before the input's gradient is asked for
+    // The largest thing held goes before the input's gradient is asked for.
+    if (parts == 1) release(0);
     if (gradients.wanted(kBias)) {
       auto [db, mode] = gradients.slot(kBias);
       const std::int64_t channels = db.numel();
@@ -41,9 +44,34 @@ class Conv2dNode : public Node {
       backend.conv2d_backward_input(problem_, dy.view(), saved_tensor(1).view(), dx.mutable_view(),
                                     mode, scratch);
     }
+    // Now that nothing reads the filters any more.
+    if (parts > 1) weight_by_parts(parts, dy, gradients);
   }
 
  private:
+  // So many filters at a time, for which their channels of dy are gathered.
+  void weight_by_parts(std::int64_t parts, const Tensor& dy, Gradients& gradients) const {
+    const ContextPtr& context = dy.context();
+    Backend& backend = dy.backend();
+    Conv2dProblem part = problem_;
+    part.o /= parts;
+    const std::int64_t places = dy.numel() / problem_.o;
+    const Tensor all = dy.reshaped({places * parts, part.o});
+    gradients.by_rows(kWeight, part.o, [&](std::int64_t begin, Gradients::Slot slot) {
+      Tensor some = Tensor::empty(context, {part.n, part.out_h(), part.out_w(), part.o}, dy.dtype(),
+                                  Category::workspace);
+      const Tensor rows = some.reshaped({places, part.o});
+      for (std::int64_t i = 0; i < places; ++i) {
+        const std::int64_t from = i * parts + begin / part.o;
+        backend.copy(rows.rows(i, i + 1).mutable_view(), all.rows(from, from + 1).view());
+      }
+      const detail::Scratch scratch(
+          context, backend.conv2d_workspace(part, Pass::backward_weight, slot.mode));
+      backend.conv2d_backward_weight(part, saved_tensor(0).view(), some.view(),
+                                     slot.tensor.mutable_view(), slot.mode, scratch);
+    });
+  }
+
   static constexpr std::size_t kInput = 0, kWeight = 1, kBias = 2;
 
   Conv2dProblem problem_;

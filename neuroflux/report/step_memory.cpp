@@ -36,7 +36,8 @@ StepMemory trace_step(const RunRecord& run, const MethodSummary& method,
                                                                     .width = options.width,
                                                                     .dropout = options.dropout});
   const ContextPtr meta = make_meta_context(options.device);
-  const nn::OptimizerOptions& optimizer = options.training.optimizer;
+  nn::OptimizerOptions optimizer = options.training.optimizer;
+  optimizer.update = method.update;
   StepMemory step{method.name, 0, method.batches.front(), {}};
   MemoryTrace trace;
   const Plan* plan = run.plan_of(method.name);

@@ -20,9 +20,9 @@ struct StepMemory {
 };
 
 /// A step of the method's trained block with the largest predicted peak, at its recorded batch,
-/// with the auxiliary networks of the recorded plan. Model, optimizer and device are those of
-/// `options`, the run's own. Throws Error where they and the record don't agree, and where the
-/// device is none that this build knows.
+/// with the auxiliary networks of the recorded plan and its updates when the method made them.
+/// Model, optimizer and device are those of `options`, the run's own. Throws Error where they and
+/// the record don't agree, and where the device is none that this build knows.
 StepMemory trace_step(const RunRecord& run, const MethodSummary& method,
                       const ExperimentOptions& options);
 

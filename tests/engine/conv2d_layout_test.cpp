@@ -98,6 +98,27 @@ TEST_P(Conv2dLayout, IsMadeOnce) {
 #endif
 }
 
+// Groups of one channel would be padded to a vector's both ways.
+TEST_P(Conv2dLayout, DepthwiseFiltersTakeNoMoreThanAFewTimesTheirMemory) {
+  const Backend& backend = context_->backend();
+  for (const std::int64_t size : {1, 2, 4, 8})
+    for (const std::int64_t n : {1, 5}) {
+      const Conv2dProblem problem{.n = n,
+                                  .h = size,
+                                  .w = size,
+                                  .c = 512,
+                                  .o = 512,
+                                  .kh = 3,
+                                  .kw = 3,
+                                  .padding = 1,
+                                  .groups = 512};
+      const std::int64_t filters = 512 * 9 * size_of(DType::f32);
+      for (const Pass pass : {Pass::forward, Pass::backward_input, Pass::backward_weight})
+        EXPECT_LE(backend.conv2d_workspace(problem, pass, GradMode::overwrite), 16 * filters)
+            << "maps of " << size << ", batch " << n << ", pass " << static_cast<int>(pass);
+    }
+}
+
 TEST_P(Conv2dLayout, IsRefusedWhereItIsUnknown) {
   const Tensor x = random_tensor(context_, {1, 4, 4, 16}, "x");
   const Tensor bias = random_tensor(context_, {16}, "bias");

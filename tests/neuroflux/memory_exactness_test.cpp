@@ -23,6 +23,7 @@ struct Case {
   double width = 0.25;
   nn::OptimizerKind optimizer = nn::OptimizerKind::sgd;
   DeviceKind device = DeviceKind::cpu;
+  std::optional<nn::UpdateMoment> update = std::nullopt;
 };
 
 class MemoryExactness : public testing::TestWithParam<Case> {
@@ -37,7 +38,9 @@ class MemoryExactness : public testing::TestWithParam<Case> {
             .threads = 2,
             .onednn = GetParam().onednn};
   }
-  nn::OptimizerOptions optimizer() const { return {.kind = GetParam().optimizer}; }
+  nn::OptimizerOptions optimizer() const {
+    return {.kind = GetParam().optimizer, .update = GetParam().update};
+  }
   std::int64_t batch() const { return GetParam().batch; }
   /// Samples of the last batch of a set.
   std::int64_t rest() const { return batch() > 1 ? batch() / 2 + 1 : 0; }
@@ -145,9 +148,22 @@ std::vector<Case> cases() {
     }
   cases.push_back({.model = "resnet18", .batch = 7, .optimizer = nn::OptimizerKind::adamw});
   cases.push_back({.model = "vgg11", .batch = 7, .width = 1.0});
+  for (const char* model : {"vgg11", "resnet18", "mobilenet_v1"})
+    for (const nn::UpdateMoment update : {nn::UpdateMoment::immediate, nn::UpdateMoment::together})
+      cases.push_back({.model = model, .batch = 7, .update = update});
+  cases.push_back({.model = "resnet18",
+                   .batch = 1,
+                   .optimizer = nn::OptimizerKind::adamw,
+                   .update = nn::UpdateMoment::immediate});
 #if defined(NF_SIMT)
   for (const char* model : {"vgg11", "resnet18", "mobilenet_v1"})
-    cases.push_back({.model = model, .batch = 2, .width = 0.125, .device = DeviceKind::simt});
+    for (const auto& update :
+         {std::optional<nn::UpdateMoment>(), std::optional(nn::UpdateMoment::immediate)})
+      cases.push_back({.model = model,
+                       .batch = 2,
+                       .width = 0.125,
+                       .device = DeviceKind::simt,
+                       .update = update});
 #endif
   return cases;
 }
@@ -156,10 +172,11 @@ INSTANTIATE_TEST_SUITE_P(Models, MemoryExactness, testing::ValuesIn(cases()),
                          [](const testing::TestParamInfo<Case>& info) {
                            const Case& c = info.param;
                            return fmt::format(
-                               "{}{}_batch{}{}{}{}", c.device == DeviceKind::simt ? "simt_" : "",
+                               "{}{}_batch{}{}{}{}{}", c.device == DeviceKind::simt ? "simt_" : "",
                                c.model, c.batch, c.onednn ? "" : "_eigen",
                                c.width == 1.0 ? "_full" : "",
-                               c.optimizer == nn::OptimizerKind::sgd ? "" : "_adamw");
+                               c.optimizer == nn::OptimizerKind::sgd ? "" : "_adamw",
+                               c.update ? std::string("_") + to_string(*c.update) : "");
                          });
 
 // Stored images so large that nothing takes more than copying them.
@@ -217,6 +234,45 @@ TEST(MemoryExactnessOfPixels, CopyingThemIsPredicted) {
     };
     EXPECT_LT(least(std::nullopt), least(nn::PixelFormat{{1600, 1600, 3}, 1}));
   }
+}
+
+// What an update at once saves is in the plan, and what takes all gradients does without it.
+TEST(MemoryExactnessOfUpdates, ThePlanKnowsWhenStepsUpdate) {
+  const auto net = nn::make_model("resnet18", {.input = {32, 32, 3}, .classes = 10, .width = 0.25});
+  const ContextOptions device{.threads = 1};
+  struct Least {
+    std::int64_t bp, accumulate, checkpoint, local;
+    nn::UpdateMoment of_local;
+  };
+  const auto least = [&](const nn::OptimizerOptions& optimizer) {
+    PlanOptions options;
+    options.budget = std::int64_t{1} << 30;
+    options.batch = 4;
+    options.optimizer = optimizer;
+    const auto whole = [&](WholeNetMethod method) {
+      const auto times = make_predicted_times(device, options.optimizer, nominal_speed(device));
+      return make_whole_net_plan(method, *net, options, device, *times).minimum_budget;
+    };
+    const Plan plan = make_plan(*net, *make_auxiliary_rule("proportional"), options, device);
+    return Least{whole(WholeNetMethod::bp), whole(WholeNetMethod::accumulate),
+                 whole(WholeNetMethod::checkpoint), plan.minimum_budget, plan.update};
+  };
+  const Least usual = least({});
+  const Least together = least({.update = nn::UpdateMoment::together});
+  const Least immediate = least({.update = nn::UpdateMoment::immediate});
+  EXPECT_EQ(usual.bp, together.bp);
+  EXPECT_EQ(usual.local, immediate.local);
+  EXPECT_EQ(usual.of_local, nn::UpdateMoment::immediate);
+  EXPECT_EQ(together.of_local, nn::UpdateMoment::together);
+  // Gradients are a third of what a net, they and its momentum take; all but the largest go.
+  EXPECT_LT(immediate.bp, together.bp * 9 / 10);
+  EXPECT_LT(immediate.checkpoint, together.checkpoint * 9 / 10);
+  EXPECT_LT(immediate.local, together.local);
+  EXPECT_EQ(immediate.accumulate, together.accumulate);
+  const Least clipped = least({.max_gradient_norm = 1.0, .update = nn::UpdateMoment::immediate});
+  EXPECT_EQ(clipped.of_local, nn::UpdateMoment::together);
+  EXPECT_GE(clipped.bp, together.bp);
+  EXPECT_GE(clipped.local, together.local);
 }
 
 // Units that are together on the device hand their outputs on there.

@@ -83,6 +83,25 @@ TEST_F(PlanFile, OfARunIsReadToo) {
   EXPECT_EQ(read_plan_rule(path_), "adaptive");
 }
 
+TEST_F(PlanFile, SaysWhenStepsUpdate) {
+  write(document_.dump());
+  EXPECT_EQ(read_plan_update(path_), nn::UpdateMoment::immediate);
+  options_.optimizer.update = nn::UpdateMoment::together;
+  write(to_json(make_plan(*net_, *rule_, options_, target_, *times_)).dump());
+  EXPECT_EQ(read_plan_update(path_), nn::UpdateMoment::together);
+  document_.erase("update");
+  write(document_.dump());
+  EXPECT_EQ(read_plan_update(path_), std::nullopt);
+  document_["update"] = "soon";
+  write(document_.dump());
+  try {
+    read_plan_update(path_);
+    ADD_FAILURE() << "was taken";
+  } catch (const DataError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("update is \"soon\"; it must be immediate or together"));
+  }
+}
+
 TEST_F(PlanFile, MayBeEdited) {
   document_["blocks"][0]["batch"] = 3;
   document_["units"][0]["auxiliary_width"] = 5;

@@ -46,6 +46,7 @@ MethodSummary small_method() {
   MethodSummary method;
   method.name = "neuroflux";
   method.fits = true;
+  method.update = nn::UpdateMoment::immediate;
   method.batches = {8};
   method.predicted_peak_bytes = method.measured_peak_bytes = 1000;
   method.train_seconds = 2.0;
@@ -192,6 +193,13 @@ TEST_F(RunFolderRead, GivesBackWhatWasWritten) {
   EXPECT_EQ(plan->units[2].output, (Shape{8, 8, 4}));
 }
 
+// Before there was a choice all methods updated together.
+TEST_F(RunFolderRead, WithoutAWordOfItUpdatesWereTogether) {
+  summary_["methods"][2].erase("update");
+  write_run(folder_);
+  EXPECT_EQ(read_runs(folder_)[0].summary.methods[2].update, nn::UpdateMoment::together);
+}
+
 TEST_F(RunFolderRead, TakesAComparisonApart) {
   const fs::path first = folder_ / "2000-seed0", second = folder_ / "2000-seed1";
   write_run(first);
@@ -230,6 +238,10 @@ TEST_F(RunFolderRead, SaysWhichFileAndWhere) {
   damaged = summary_;
   damaged["methods"][1]["validation_accuracy"] = 1.01;
   EXPECT_THAT(refusal_of(damaged), HasSubstr("is 1.01; it must be in [0, 1]"));
+  damaged = summary_;
+  damaged["methods"][1]["update"] = "later";
+  EXPECT_THAT(refusal_of(damaged), HasSubstr("methods[1].update is \"later\"; it must be together "
+                                             "or immediate"));
   damaged = summary_;
   damaged["methods"][1].erase("history");
   EXPECT_THAT(refusal_of(damaged), HasSubstr("methods[1] has no history"));
@@ -298,8 +310,9 @@ TEST_F(RunFolderRead, ReportSaysInWordsWhatIsMissing) {
   EXPECT_THAT(page, HasSubstr("nf-run-&lt;&amp;&quot;&gt;-"));
 }
 
-void expect_planned_steps(DeviceKind kind) {
+void expect_planned_steps(DeviceKind kind, std::optional<nn::UpdateMoment> update = {}) {
   ExperimentOptions options;
+  options.training.optimizer.update = update;
   options.width = 0.125;
   options.batch = 16;
   options.budget = std::int64_t{24} << 20;
@@ -313,6 +326,8 @@ void expect_planned_steps(DeviceKind kind) {
   for (const auto& method : plan.methods)
     if (method->local_plan() != nullptr)
       record.plans.push_back({method->planned().name, *method->local_plan()});
+  // The record says when steps updated, whatever the configuration would do today.
+  options.training.optimizer.update.reset();
   for (const MethodSummary& method : plan.summary.methods) {
     ASSERT_TRUE(method.fits) << method.name;
     const report::StepMemory step = report::trace_step(record, method, options);
@@ -330,6 +345,8 @@ void expect_planned_steps(DeviceKind kind) {
 
 TEST(StepMemory, IsTheStepThatWasPlannedToTheByte) {
   expect_planned_steps(DeviceKind::cpu);
+  expect_planned_steps(DeviceKind::cpu, nn::UpdateMoment::immediate);
+  expect_planned_steps(DeviceKind::cpu, nn::UpdateMoment::together);
 #if defined(NF_SIMT)
   expect_planned_steps(DeviceKind::simt);
 #endif

@@ -122,9 +122,10 @@ class StepReplays : public ::testing::TestWithParam<DevicePath> {
 };
 
 TEST_P(StepReplays, ReservesWhatThePlannersDeviceDoes) {
+  OptimizerOptions optimizer = net_.optimizer;
   const auto peaks = [&](const ContextPtr& context) {
     const std::unique_ptr<Model> model = make_net(net_);
-    BpTrainer trainer(context, *model, net_.optimizer, 1);
+    BpTrainer trainer(context, *model, optimizer, 1);
     VaryingImages batch;
     std::vector<std::pair<std::int64_t, std::int64_t>> result;
     for (const std::int64_t size : {kBatch, kBatch, kBatch, kRest, kBatch}) {
@@ -141,6 +142,12 @@ TEST_P(StepReplays, ReservesWhatThePlannersDeviceDoes) {
   EXPECT_EQ(peaks(make_meta_context(device())), measured);
   EXPECT_EQ(measured[0], measured[2]);
   EXPECT_LT(measured[3].first, measured[2].first);
+  optimizer.max_gradient_norm = 0;
+  optimizer.update = UpdateMoment::immediate;
+  const auto immediate = peaks(Context::create(device()));
+  EXPECT_EQ(peaks(make_meta_context(device())), immediate);
+  EXPECT_EQ(immediate[0], immediate[2]);
+  EXPECT_LT(immediate[2].first, measured[2].first);
 }
 
 // The host looks at the gradients of each step, which no replay lets it do.
@@ -202,14 +209,15 @@ TEST_P(StepReplays, NoticesThatAddressesWouldDiffer) {
   EXPECT_EQ(none, 0);
 }
 
-class NotFinite : public ::testing::TestWithParam<std::tuple<DevicePath, double>> {};
+class NotFinite : public ::testing::TestWithParam<std::tuple<DevicePath, double, UpdateMoment>> {};
 
 TEST_P(NotFinite, ALossOfNanChangesNoParameter) {
-  const auto& [path, max_gradient_norm] = GetParam();
+  const auto& [path, max_gradient_norm, update] = GetParam();
   NF_SKIP_WITHOUT_DEVICE(path);
   ContextOptions device = path.options(1);
   device.graphs = true;
-  const NetCase net{"", {.learning_rate = 0.01, .max_gradient_norm = max_gradient_norm}};
+  const NetCase net{
+      "", {.learning_rate = 0.01, .max_gradient_norm = max_gradient_norm, .update = update}};
   const std::unique_ptr<Model> model = make_net(net);
   BpTrainer trainer(Context::create(device), *model, net.optimizer, 1);
   VaryingImages batch;
@@ -273,7 +281,19 @@ const std::vector<NetCase> kNets{
       .decay_norm_and_bias = false,
       .max_gradient_norm = 2.0},
      0.3},
-    {"ResNet", {.learning_rate = 0.01, .momentum = 0.0}, 0.0, 0.0, "resnet18"}};
+    {"ResNet", {.learning_rate = 0.01, .momentum = 0.0}, 0.0, 0.0, "resnet18"},
+    {"ResNetImmediate",
+     {.learning_rate = 0.01, .nesterov = true, .update = UpdateMoment::immediate},
+     0.0,
+     0.0,
+     "resnet18"},
+    {"AdamWImmediate",
+     {.kind = OptimizerKind::adamw,
+      .learning_rate = 1e-3,
+      .weight_decay = 0.1,
+      .decay_norm_and_bias = false,
+      .update = UpdateMoment::immediate},
+     0.3}};
 
 INSTANTIATE_TEST_SUITE_P(Gpu, StepRunnerBits,
                          ::testing::Combine(::testing::ValuesIn(gpus()),
@@ -282,13 +302,15 @@ INSTANTIATE_TEST_SUITE_P(Gpu, StepRunnerBits,
                            return std::get<0>(info.param).name + std::string("_") +
                                   std::get<1>(info.param).name;
                          });
-INSTANTIATE_TEST_SUITE_P(Gpu, NotFinite,
-                         ::testing::Combine(::testing::ValuesIn(gpus()),
-                                            ::testing::Values(0.0, 1.0)),
-                         [](const auto& info) {
-                           return fmt::format("{}{}", std::get<0>(info.param).name,
-                                              std::get<1>(info.param) > 0 ? "Clipped" : "");
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Gpu, NotFinite,
+    ::testing::Combine(::testing::ValuesIn(gpus()), ::testing::Values(0.0, 1.0),
+                       ::testing::Values(UpdateMoment::together, UpdateMoment::immediate)),
+    [](const auto& info) {
+      return fmt::format("{}{}_{}", std::get<0>(info.param).name,
+                         std::get<1>(info.param) > 0 ? "Clipped" : "",
+                         to_string(std::get<2>(info.param)));
+    });
 INSTANTIATE_TEST_SUITE_P(Gpu, StepReplays, ::testing::ValuesIn(gpus()),
                          [](const auto& info) { return std::string(info.param.name); });
 // A build with neither device has none.

@@ -90,6 +90,29 @@ TEST(Plan, MinimumBudgetFitsAndOneGranuleLessDoesNot) {
   }
 }
 
+TEST(Plan, LeastBudgetsAreThoseOfTheUpdatesAskedFor) {
+  const Workspace workspace;
+  const auto least = [&](const Arguments& more, const char* method, const char* update) {
+    const json document = plan(
+        workspace,
+        Arguments{"--budget", "64MiB", "--methods", "bp,bp-accumulate,bp-checkpoint,local"} + more);
+    EXPECT_EQ(method_of(document, method).at("update"), update) << method;
+    return method_of(document, method).at("minimum_budget_bytes").get<std::int64_t>();
+  };
+  const Arguments usual, together{"--update", "together"}, immediate{"--update", "immediate"};
+  for (const char* method : {"bp", "bp-checkpoint"}) {
+    EXPECT_EQ(least(usual, method, "together"), least(together, method, "together"));
+    EXPECT_LT(least(immediate, method, "immediate"), least(together, method, "together"));
+  }
+  EXPECT_EQ(least(usual, "local", "immediate"), least(immediate, "local", "immediate"));
+  EXPECT_LT(least(immediate, "local", "immediate"), least(together, "local", "together"));
+  EXPECT_EQ(least(immediate, "bp-accumulate", "together"),
+            least(together, "bp-accumulate", "together"));
+  // Clipping takes all gradients.
+  workspace.write("run.toml", "update = \"immediate\"\nclip-norm = 1.0\n");
+  EXPECT_GE(least({"--config", "run.toml"}, "bp", "together"), least(together, "bp", "together"));
+}
+
 TEST(Plan, OneMethodThatFitsIsEnough) {
   const Workspace workspace;
   const json ample = plan(workspace, {"--budget", "64MiB"});
@@ -146,9 +169,9 @@ TEST(Plan, SavedEditedAndGivenBack) {
   EXPECT_EQ(again.at("methods")[0].at("batches")[1], 2);
 
   const ProgramResult refused = workspace.run(
-      kTinyPlan + Arguments{"--budget", "1MiB", "--methods", "neuroflux", "--plan", "plan.json"});
+      kTinyPlan + Arguments{"--budget", "512KiB", "--methods", "neuroflux", "--plan", "plan.json"});
   EXPECT_EQ(refused.exit_code, 1);
-  EXPECT_THAT(refused.err, HasSubstr("the budget is 1048576 bytes"));
+  EXPECT_THAT(refused.err, HasSubstr("the budget is 524288 bytes"));
   const ProgramResult missing = workspace.run(kTinyPlan + Arguments{"--plan", "none.json"});
   EXPECT_EQ(missing.exit_code, 1);
   EXPECT_THAT(missing.err, HasSubstr("none.json: can't be read"));

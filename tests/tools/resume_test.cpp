@@ -34,7 +34,7 @@ class Resumed : public Training {
     ASSERT_GE(methods[1]["blocks"].size(), 3U);
   }
 
-  Arguments begin() const { return Arguments{"compare", "--run-dir", "cut"} + kRun; }
+  Arguments begin() const { return Arguments{"compare", "--run-dir", "cut"} + kRun + more_; }
   Arguments go_on() const {
     // Before run.json is there, nothing has been done that could go on.
     return fs::exists(file("cut/run.json")) ? Arguments{"compare", "--resume", "cut"}
@@ -81,6 +81,8 @@ class Resumed : public Training {
       expected.push_back(entry.path().filename().string());
     EXPECT_THAT(left, testing::UnorderedElementsAreArray(expected));
   }
+
+  Arguments more_;  // that the run is begun with
 };
 
 TEST_F(Resumed, KilledFiftyTimesEndsAsIfItNeverWas) {
@@ -140,6 +142,21 @@ TEST_F(Resumed, AnInterruptSaysHowToGoOn) {
   EXPECT_THAT(lines_of(stopped.err).back(), HasSubstr("to go on: neuroflux compare --resume cut"));
   finish();
   expect_as_whole();
+}
+
+TEST_F(Resumed, GoesOnWithTheUpdatesItWasBegunWith) {
+  more_ = {"--update", "immediate"};
+  ASSERT_EQ(run(Arguments{"compare", "--run-dir", "uncut"} + kRun + more_).exit_code, 0);
+  ASSERT_TRUE(kill_when([&] { return fs::exists(file("cut/checkpoint.safetensors")); }));
+  finish();
+  const json bp = read_json("cut/summary.json")["methods"][0];
+  const json together = read_json("whole/summary.json")["methods"][0];
+  EXPECT_EQ(bp["update"], "immediate");
+  EXPECT_EQ(together["update"], "together");
+  EXPECT_EQ(bp["predicted_peak_bytes"], bp["measured_peak_bytes"]);
+  EXPECT_LT(bp["measured_peak_bytes"], together["measured_peak_bytes"]);
+  for (const char* weights : {"bp.safetensors", "neuroflux.safetensors"})
+    EXPECT_EQ(read_text(file("cut") / weights), read_text(file("uncut") / weights)) << weights;
 }
 
 // The folder may go while a run writes to it: the cache is then computed again by the next.

@@ -201,6 +201,38 @@ TEST_F(Training, CompareLeavesACompleteRunFolderThatEvalCanUse) {
     EXPECT_TRUE(exits.front().contains(key)) << key;
 }
 
+TEST_F(Training, UpdatesAtOnceLeaveTheSameWeightsInLessMemory) {
+  const Arguments command =
+      Arguments{"compare", "--methods", "bp,bp-accumulate,bp-checkpoint,local,neuroflux",
+                "--budget", "16MiB"} +
+      kTiny;
+  const std::vector<const char*> moments{"together", "immediate"};
+  for (const char* moment : moments) {
+    const ProgramResult result = run(command + Arguments{"--update", moment, "--run-dir", moment});
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+  }
+  const json together = read_json("together/summary.json").at("methods");
+  const json immediate = read_json("immediate/summary.json").at("methods");
+  for (std::size_t i = 0; i < together.size(); ++i) {
+    const std::string name = together[i].at("name");
+    SCOPED_TRACE(name);
+    EXPECT_EQ(together[i].at("update"), "together");
+    EXPECT_EQ(immediate[i].at("update"), name == "bp-accumulate" ? "together" : "immediate");
+    EXPECT_EQ(together[i].at("batches"), immediate[i].at("batches"));
+    EXPECT_EQ(read_text(file("together/" + name + ".safetensors")),
+              read_text(file("immediate/" + name + ".safetensors")));
+    for (const json& method : {together[i], immediate[i]})
+      EXPECT_EQ(method.at("predicted_peak_bytes"), method.at("measured_peak_bytes"));
+    if (name == "bp-accumulate")
+      EXPECT_EQ(immediate[i].at("measured_peak_bytes"), together[i].at("measured_peak_bytes"));
+    else
+      EXPECT_LE(immediate[i].at("measured_peak_bytes"), together[i].at("measured_peak_bytes"));
+    EXPECT_LE(immediate[i].at("minimum_budget_bytes"), together[i].at("minimum_budget_bytes"));
+  }
+  EXPECT_LT(immediate[0].at("minimum_budget_bytes"), together[0].at("minimum_budget_bytes"));
+  EXPECT_THAT(read_text(file("immediate/config.toml")), HasSubstr("update = \"immediate\""));
+}
+
 TEST_F(Training, TheConfigOfARunRepeatsIt) {
   ASSERT_EQ(run(Arguments{"train", "--run-dir", "first", "--seed", "3", "--no-early-stop"} + kTiny)
                 .exit_code,

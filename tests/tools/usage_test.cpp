@@ -71,6 +71,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadUsage{"MetaDevice", {"plan", "--device", "meta"}, "computes nothing"},
         BadUsage{"GraphsNeither", {"plan", "--graphs", "yes"}, "--graphs: must be on or off"},
         BadUsage{"GraphsOnCpu", {"plan", "--graphs", "on"}, "not for cpu"},
+        BadUsage{"UpdateMoment", {"plan", "--update", "imediate"}, "did you mean immediate?"},
         BadUsage{"CacheType", {"plan", "--cache-dtype", "i32"}, "bf16"},
         BadUsage{"CachePlace", {"plan", "--cache", "tape"}, "disk"},
         BadUsage{"CacheEngine", {"train", "--cache-io", "aio"}, "io_uring"},

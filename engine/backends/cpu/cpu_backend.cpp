@@ -44,6 +44,17 @@ CpuBackend::CpuBackend(const CpuOptions& options) : threads_(threads_for(options
 #endif
 }
 
+// Where filters outweigh the maps by far they decide what memory a step needs, and gathering
+// channels of few places costs next to nothing.
+std::int64_t CpuBackend::conv2d_weight_parts(const Conv2dProblem& p) const {
+  constexpr std::int64_t kParts = 4, kVector = 16, kOutweigh = 4;
+  constexpr std::int64_t kManyFilters = std::int64_t{1} << 16;  // values
+  const std::int64_t filters = p.o * p.kh * p.kw * p.c;
+  const std::int64_t maps = p.n * (p.h * p.w * p.c + p.out_h() * p.out_w() * p.o);
+  const bool many = filters >= kManyFilters && filters >= kOutweigh * maps;
+  return many && p.groups == 1 && p.o % (kParts * kVector) == 0 ? kParts : 1;
+}
+
 std::string_view CpuBackend::name() const { return "cpu"; }
 
 std::int64_t CpuBackend::alignment() const { return kAlignment; }

@@ -58,6 +58,7 @@ class CpuBackend final : public Backend {
   void conv2d_forward(const Conv2dProblem& problem, ConstView x, ConstView w, ConstView bias,
                       ConstView residual, View y, Workspace workspace) override;
   std::int64_t conv2d_weight_layout(const Conv2dProblem& problem) const override;
+  std::int64_t conv2d_weight_parts(const Conv2dProblem& problem) const override;
   std::int64_t conv2d_weight_bytes(const Conv2dProblem& problem,
                                    std::int64_t layout) const override;
   std::int64_t conv2d_reorder_workspace(const Conv2dProblem& problem,

@@ -60,6 +60,9 @@ class MetaBackend final : public Backend {
   }
   void conv2d_forward(const Conv2dProblem&, ConstView, ConstView, ConstView, ConstView, View,
                       Workspace) override {}
+  std::int64_t conv2d_weight_parts(const Conv2dProblem& problem) const override {
+    return target_->conv2d_weight_parts(problem);
+  }
   std::int64_t conv2d_weight_layout(const Conv2dProblem& problem) const override {
     return target_->conv2d_weight_layout(problem);
   }
