@@ -1,6 +1,7 @@
 // Times whole training steps, or inference; bench/README.md tells how to read it.
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <time.h>
 
 #include <algorithm>
 #include <string>
@@ -22,6 +23,7 @@ struct Options : StepFlags {
 
 struct Measured {
   std::vector<double> seconds;     // of each step, ascending
+  double cpu_seconds = 0;          // of all threads, mean of a step
   std::int64_t peak_bytes = 0;     // reserved on the device
   std::int64_t process_bytes = 0;  // resident, at most
   int threads = 0;                 // inside operators
@@ -55,15 +57,24 @@ bool parse(int argc, char** argv, Options& options) {
   return true;
 }
 
+double process_cpu_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
 template <typename Step>
 void time_steps(const Options& options, Context& context, Measured& measured, const Step& step) {
+  double cpu_start = 0;
   for (std::int64_t i = 0; i < kWarmUpSteps + options.steps; ++i) {
+    if (i == kWarmUpSteps) cpu_start = process_cpu_seconds();
     const Timer timer;
     step();
     context.backend().synchronize();
     const double seconds = timer.seconds();
     if (i >= kWarmUpSteps) measured.seconds.push_back(seconds);
   }
+  measured.cpu_seconds = (process_cpu_seconds() - cpu_start) / static_cast<double>(options.steps);
 }
 
 void train(const Options& options, const ContextPtr& context, nn::Model& model,
@@ -98,15 +109,17 @@ Measured measure(const Options& options, nn::Model& model) {
   return measured;
 }
 
-nlohmann::json to_json(const Options& options, const std::string& model, const Measured& measured) {
+nlohmann::json to_json(const Options& options, const nn::Model& model, const Measured& measured) {
   const double median = measured.median();
-  nlohmann::json json = options.describe(model, measured.threads);
+  nlohmann::json json = options.describe(model.name(), measured.threads);
   json.update({{"pass", options.inference ? "inference" : "training"},
                {"graphs", measured.graphs},
+               {"flops_per_image", model.flops(model.input_shape(1))},
                {"images_per_second", static_cast<double>(options.batch) / median},
                {"step_seconds", median},
                {"step_seconds_min", measured.seconds.front()},
                {"step_seconds_max", measured.seconds.back()},
+               {"step_cpu_seconds", measured.cpu_seconds},
                {"peak_bytes", measured.peak_bytes},
                {"process_peak_bytes", measured.process_bytes}});
   return json;
@@ -134,7 +147,7 @@ int run(int argc, char** argv) {
   }
   const Measured measured = measure(options, *model);
   if (options.json)
-    fmt::print("{}\n", to_json(options, model->name(), measured).dump());
+    fmt::print("{}\n", to_json(options, *model, measured).dump());
   else
     print_line(options, model->name(), measured);
   return 0;
