@@ -13,20 +13,12 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import statistics
-import subprocess
 import sys
 
+import rounds
+
 HERE = pathlib.Path(__file__).resolve().parent
-
-
-def run(command):
-    """The JSON object that `command` prints on its last line."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"compare_pytorch: {' '.join(map(str, command))} failed:\n{done.stderr.strip()}")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def compare(options, train_step, model, batch):
@@ -35,40 +27,32 @@ def compare(options, train_step, model, batch):
               str(options.threads), "--device", options.device]
     if options.inference:
         common.append("--inference")
-    rounds = []
+    turns = []
     for _ in range(options.rounds):
         # PyTorch's convolutions round to TF32 on GPUs too.
         tf32 = ["--tf32"] if options.device.startswith("cuda") else []
-        ours = run([train_step, *common, *tf32, "--json"])
-        theirs = [run([sys.executable, HERE / "pytorch_step.py", *common, "--layout", layout])
+        ours = rounds.run([train_step, *common, *tf32, "--json"])
+        theirs = [rounds.run([sys.executable, HERE / "pytorch_step.py", *common, "--layout", layout])
                   for layout in ("nhwc", "nchw")]
         best = max(theirs, key=lambda t: t["images_per_second"])
-        rounds.append({"ratio": ours["images_per_second"] / best["images_per_second"],
+        turns.append({"ratio": ours["images_per_second"] / best["images_per_second"],
                        "ours": ours, "theirs": theirs, "better_layout": best["layout"],
                        "memory_ratio": ours["process_peak_bytes"] / best["process_peak_bytes"]})
-    ratios = [r["ratio"] for r in rounds]
-    best = [max(t["images_per_second"] for t in r["theirs"]) for r in rounds]
+    ratios = [r["ratio"] for r in turns]
+    best = [max(t["images_per_second"] for t in r["theirs"]) for r in turns]
     return {
-        "model": model, "batch": batch, "rounds": rounds,
-        "ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
-        "images_per_second": statistics.median(r["ours"]["images_per_second"] for r in rounds),
+        "model": model, "batch": batch, "rounds": turns,
+        **rounds.spread(ratios),
+        "images_per_second": statistics.median(r["ours"]["images_per_second"] for r in turns),
         "pytorch_images_per_second": statistics.median(best),
-        "memory_ratio": statistics.median(r["memory_ratio"] for r in rounds),
+        "memory_ratio": statistics.median(r["memory_ratio"] for r in turns),
     }
-
-
-def processor():
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default=HERE.parent / "build" / "release", type=pathlib.Path)
-    parser.add_argument("--models", default="vgg16,resnet18,mobilenet_v1")
+    parser.add_argument("--models", default=rounds.MODELS)
     parser.add_argument("--batches", default="4,16,64")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5)
@@ -77,9 +61,7 @@ def main():
     parser.add_argument("--inference", action="store_true")
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
-    train_step = options.build / "bench" / "train_step"
-    if not train_step.exists():
-        sys.exit(f"compare_pytorch: there is no {train_step}; configure with -DNF_BENCH=ON -DNF_NATIVE=ON")
+    train_step = rounds.train_step(options.build)
 
     rows = []
     print(f"{'model':14} {'batch':>5} {'images/s':>9} {'PyTorch':>9} {'ratio':>6} {'range':>13} {'memory':>7}")
@@ -87,13 +69,12 @@ def main():
         for batch in map(int, options.batches.split(",")):
             row = compare(options, train_step, model, batch)
             rows.append(row)
-            spread = f"{row['ratio_min']:.2f} to {row['ratio_max']:.2f}"
             print(f"{model:14} {batch:5} {row['images_per_second']:9.1f} "
-                  f"{row['pytorch_images_per_second']:9.1f} {row['ratio']:6.2f} {spread:>13} "
+                  f"{row['pytorch_images_per_second']:9.1f} {row['ratio']:6.2f} {rounds.range_text(row):>13} "
                   f"{row['memory_ratio']:7.2f}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(
-            {"processor": processor(), "cores": os.cpu_count(), "threads": options.threads,
+            {"processor": rounds.processor(), "cores": os.cpu_count(), "threads": options.threads,
              "rounds": options.rounds, "steps": options.steps, "device": options.device,
              "pass": "inference" if options.inference else "training",
              "commit": rows[0]["rounds"][0]["ours"]["commit"],

@@ -3,15 +3,6 @@
 #include "bench/commit.h"  // written by commit.cmake
 
 namespace nf::bench {
-namespace {
-
-#if defined(NF_BENCH_ONEDNN)
-constexpr bool kHasOneDnn = true;
-#else
-constexpr bool kHasOneDnn = false;
-#endif
-
-}  // namespace
 
 std::string compiler() {
 #if defined(__clang__)
@@ -27,7 +18,10 @@ std::string commit() { return NF_BENCH_COMMIT; }
 
 std::string library(const ContextOptions& options) {
   if (options.device.kind == DeviceKind::cuda) return "cudnn, cublas";
-  return kHasOneDnn && options.onednn ? "onednn" : "eigen";
+#if defined(NF_BENCH_ONEDNN)
+  if (options.onednn) return "onednn " NF_BENCH_ONEDNN;
+#endif
+  return "eigen";
 }
 
 }  // namespace nf::bench

@@ -13,7 +13,7 @@ std::string compiler();
 std::string build();
 /// git describe of the sources at the last build, "unknown" outside of a repository.
 std::string commit();
-/// What convolutions and matrix products run on: "onednn", "eigen" or "cudnn, cublas".
+/// What convolutions and matrix products run on: "onednn 2.6.0", "eigen" or "cudnn, cublas".
 std::string library(const ContextOptions& options);
 
 }  // namespace nf::bench

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <set>
+
 #include "bench/net_shapes.h"
 #include "bench/ops_bench.h"
 
@@ -7,11 +9,12 @@ namespace nf::bench {
 namespace {
 
 void conv_forward(benchmark::State& state, const Setup& setup, const Conv2dProblem& p) {
-  const Tensor x = random_tensor(setup, {p.n, p.h, p.w, p.c});
-  const Tensor w = random_tensor(setup, {p.o, p.kh, p.kw, p.c / p.groups});
+  const Tensor x = random_tensor(setup.context, {p.n, p.h, p.w, p.c});
+  const Tensor w = random_tensor(setup.context, {p.o, p.kh, p.kw, p.c / p.groups});
   Tensor y = empty_tensor(setup, {p.n, p.out_h(), p.out_w(), p.o});
   Backend& backend = setup.backend();
-  const Scratch scratch(setup, backend.conv2d_workspace(p, Pass::forward, GradMode::overwrite));
+  const Scratch scratch(setup.context,
+                        backend.conv2d_workspace(p, Pass::forward, GradMode::overwrite));
   time_op(state, setup, [&] {
     backend.conv2d_forward(p, x.view(), w.view(), {}, {}, y.mutable_view(), scratch);
   });
@@ -19,12 +22,12 @@ void conv_forward(benchmark::State& state, const Setup& setup, const Conv2dProbl
 }
 
 void conv_backward_input(benchmark::State& state, const Setup& setup, const Conv2dProblem& p) {
-  const Tensor dy = random_tensor(setup, {p.n, p.out_h(), p.out_w(), p.o});
-  const Tensor w = random_tensor(setup, {p.o, p.kh, p.kw, p.c / p.groups});
+  const Tensor dy = random_tensor(setup.context, {p.n, p.out_h(), p.out_w(), p.o});
+  const Tensor w = random_tensor(setup.context, {p.o, p.kh, p.kw, p.c / p.groups});
   Tensor dx = empty_tensor(setup, {p.n, p.h, p.w, p.c});
   Backend& backend = setup.backend();
   const GradMode mode = GradMode::overwrite;
-  const Scratch scratch(setup, backend.conv2d_workspace(p, Pass::backward_input, mode));
+  const Scratch scratch(setup.context, backend.conv2d_workspace(p, Pass::backward_input, mode));
   time_op(state, setup, [&] {
     backend.conv2d_backward_input(p, dy.view(), w.view(), dx.mutable_view(), mode, scratch);
   });
@@ -32,12 +35,12 @@ void conv_backward_input(benchmark::State& state, const Setup& setup, const Conv
 }
 
 void conv_backward_weight(benchmark::State& state, const Setup& setup, const Conv2dProblem& p) {
-  const Tensor x = random_tensor(setup, {p.n, p.h, p.w, p.c});
-  const Tensor dy = random_tensor(setup, {p.n, p.out_h(), p.out_w(), p.o});
+  const Tensor x = random_tensor(setup.context, {p.n, p.h, p.w, p.c});
+  const Tensor dy = random_tensor(setup.context, {p.n, p.out_h(), p.out_w(), p.o});
   Tensor dw = empty_tensor(setup, {p.o, p.kh, p.kw, p.c / p.groups});
   Backend& backend = setup.backend();
   const GradMode mode = GradMode::overwrite;
-  const Scratch scratch(setup, backend.conv2d_workspace(p, Pass::backward_weight, mode));
+  const Scratch scratch(setup.context, backend.conv2d_workspace(p, Pass::backward_weight, mode));
   time_op(state, setup, [&] {
     backend.conv2d_backward_weight(p, x.view(), dy.view(), dw.mutable_view(), mode, scratch);
   });
@@ -45,11 +48,13 @@ void conv_backward_weight(benchmark::State& state, const Setup& setup, const Con
 }
 
 void linear_forward(benchmark::State& state, const Setup& setup, const LinearProblem& p) {
-  const Tensor x = random_tensor(setup, {p.n, p.i}), w = random_tensor(setup, {p.o, p.i});
-  const Tensor bias = random_tensor(setup, {p.o});
+  const Tensor x = random_tensor(setup.context, {p.n, p.i}),
+               w = random_tensor(setup.context, {p.o, p.i});
+  const Tensor bias = random_tensor(setup.context, {p.o});
   Tensor y = empty_tensor(setup, {p.n, p.o});
   Backend& backend = setup.backend();
-  const Scratch scratch(setup, backend.linear_workspace(p, Pass::forward, GradMode::overwrite));
+  const Scratch scratch(setup.context,
+                        backend.linear_workspace(p, Pass::forward, GradMode::overwrite));
   time_op(state, setup, [&] {
     backend.linear_forward(p, x.view(), w.view(), bias.view(), y.mutable_view(), scratch);
   });
@@ -57,11 +62,12 @@ void linear_forward(benchmark::State& state, const Setup& setup, const LinearPro
 }
 
 void linear_backward_input(benchmark::State& state, const Setup& setup, const LinearProblem& p) {
-  const Tensor dy = random_tensor(setup, {p.n, p.o}), w = random_tensor(setup, {p.o, p.i});
+  const Tensor dy = random_tensor(setup.context, {p.n, p.o}),
+               w = random_tensor(setup.context, {p.o, p.i});
   Tensor dx = empty_tensor(setup, {p.n, p.i});
   Backend& backend = setup.backend();
   const GradMode mode = GradMode::overwrite;
-  const Scratch scratch(setup, backend.linear_workspace(p, Pass::backward_input, mode));
+  const Scratch scratch(setup.context, backend.linear_workspace(p, Pass::backward_input, mode));
   time_op(state, setup, [&] {
     backend.linear_backward_input(p, dy.view(), w.view(), dx.mutable_view(), mode, scratch);
   });
@@ -69,11 +75,12 @@ void linear_backward_input(benchmark::State& state, const Setup& setup, const Li
 }
 
 void linear_backward_weight(benchmark::State& state, const Setup& setup, const LinearProblem& p) {
-  const Tensor x = random_tensor(setup, {p.n, p.i}), dy = random_tensor(setup, {p.n, p.o});
+  const Tensor x = random_tensor(setup.context, {p.n, p.i}),
+               dy = random_tensor(setup.context, {p.n, p.o});
   Tensor dw = empty_tensor(setup, {p.o, p.i});
   Backend& backend = setup.backend();
   const GradMode mode = GradMode::overwrite;
-  const Scratch scratch(setup, backend.linear_workspace(p, Pass::backward_weight, mode));
+  const Scratch scratch(setup.context, backend.linear_workspace(p, Pass::backward_weight, mode));
   time_op(state, setup, [&] {
     backend.linear_backward_weight(p, x.view(), dy.view(), dw.mutable_view(), mode, scratch);
   });
@@ -83,13 +90,13 @@ void linear_backward_weight(benchmark::State& state, const Setup& setup, const L
 }  // namespace
 
 void add_dense_benchmarks(const Setup& setup) {
-  // Large enough to be bound by arithmetic alone; a GPU wants the larger one.
-  for (const std::int64_t size : {1024, 4096}) {
-    if (size > 1024 && setup.context->device().kind != DeviceKind::cuda) continue;
-    const LinearProblem square{.n = size, .i = size, .o = size};
-    add_benchmark(fmt::format("reference/matmul_{}", size),
-                  [=](benchmark::State& state) { linear_forward(state, setup, square); });
-  }
+  const std::int64_t side = reference_side(setup.context->device().kind);
+  for (const std::int64_t size : std::set<std::int64_t>{1024, side})
+    add_benchmark(fmt::format("reference/matmul_{}", size), [=](benchmark::State& state) {
+      ReferenceProduct product(setup.context, {.n = size, .i = size, .o = size});
+      time_op(state, setup, [&] { product.run(); });
+      report_flops(state, product.flops());
+    });
   for (const ConvLayer& layer : conv_layers()) {
     const Conv2dProblem p = layer.problem(setup.batch);
     add_benchmark("conv2d_forward/" + layer.name(),

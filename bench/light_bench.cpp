@@ -15,15 +15,15 @@ constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 /// A batch norm over (rows, channels) with all that any of its passes needs.
 struct BatchNormOperands {
   BatchNormOperands(const Setup& setup, const BatchNormProblem& p, bool with_residual)
-      : x(random_tensor(setup, {p.rows, p.channels})),
-        gamma(random_tensor(setup, {p.channels})),
-        beta(random_tensor(setup, {p.channels})),
+      : x(random_tensor(setup.context, {p.rows, p.channels})),
+        gamma(random_tensor(setup.context, {p.channels})),
+        beta(random_tensor(setup.context, {p.channels})),
         running_mean(Tensor::full(setup.context, {p.channels}, 0.0)),
         running_var(Tensor::full(setup.context, {p.channels}, 1.0)),
         y(empty_tensor(setup, {p.rows, p.channels})),
         mean(empty_tensor(setup, {p.channels})),
         invstd(empty_tensor(setup, {p.channels})) {
-    if (with_residual) residual = random_tensor(setup, {p.rows, p.channels});
+    if (with_residual) residual = random_tensor(setup.context, {p.rows, p.channels});
   }
 
   void forward(Backend& backend, const BatchNormProblem& p, Workspace scratch) {
@@ -40,7 +40,7 @@ void batch_norm_train(benchmark::State& state, const Setup& setup, const BatchNo
                       bool residual) {
   Backend& backend = setup.backend();
   BatchNormOperands t(setup, p, residual);
-  const Scratch scratch(setup, backend.batch_norm_workspace(p));
+  const Scratch scratch(setup.context, backend.batch_norm_workspace(p));
   time_op(state, setup, [&] { t.forward(backend, p, scratch); });
   report_bytes(state, t.x.bytes() * (residual ? 3 : 2));
 }
@@ -61,11 +61,11 @@ void batch_norm_backward(benchmark::State& state, const Setup& setup, const Batc
                          bool residual) {
   Backend& backend = setup.backend();
   BatchNormOperands t(setup, p, residual);
-  const Tensor dy = random_tensor(setup, t.x.shape());
+  const Tensor dy = random_tensor(setup.context, t.x.shape());
   Tensor dx = empty_tensor(setup, t.x.shape());
   Tensor dgamma = empty_tensor(setup, {p.channels}), dbeta = empty_tensor(setup, {p.channels});
   Tensor dresidual = residual ? empty_tensor(setup, t.x.shape()) : Tensor();
-  const Scratch scratch(setup, backend.batch_norm_workspace(p));
+  const Scratch scratch(setup.context, backend.batch_norm_workspace(p));
   t.forward(backend, p, scratch);
   const ConstView y = residual && p.activation != Activation::none ? t.y.view() : ConstView{};
   time_op(state, setup, [&] {
@@ -115,7 +115,7 @@ Pool2dProblem pool_problem(const Setup& setup, const PoolLayer& layer) {
 }
 
 void max_pool_forward(benchmark::State& state, const Setup& setup, const Pool2dProblem& p) {
-  const Tensor x = random_tensor(setup, {p.n, p.h, p.w, p.c});
+  const Tensor x = random_tensor(setup.context, {p.n, p.h, p.w, p.c});
   Tensor y = empty_tensor(setup, {p.n, p.out_h(), p.out_w(), p.c});
   Tensor argmax = empty_tensor(setup, y.shape(), DType::u8);
   time_op(state, setup, [&] {
@@ -125,7 +125,7 @@ void max_pool_forward(benchmark::State& state, const Setup& setup, const Pool2dP
 }
 
 void max_pool_backward(benchmark::State& state, const Setup& setup, const Pool2dProblem& p) {
-  const Tensor dy = random_tensor(setup, {p.n, p.out_h(), p.out_w(), p.c});
+  const Tensor dy = random_tensor(setup.context, {p.n, p.out_h(), p.out_w(), p.c});
   const Tensor argmax = Tensor::full(setup.context, dy.shape(), 3, DType::u8);
   Tensor dx = empty_tensor(setup, {p.n, p.h, p.w, p.c});
   time_op(state, setup, [&] {
@@ -136,7 +136,8 @@ void max_pool_backward(benchmark::State& state, const Setup& setup, const Pool2d
 }
 
 void adaptive_pool_forward(benchmark::State& state, const Setup& setup, const PoolLayer& layer) {
-  const Tensor x = random_tensor(setup, {setup.batch, layer.size, layer.size, layer.channels});
+  const Tensor x =
+      random_tensor(setup.context, {setup.batch, layer.size, layer.size, layer.channels});
   Tensor y = empty_tensor(setup, {setup.batch, layer.to, layer.to, layer.channels});
   time_op(state, setup,
           [&] { setup.backend().adaptive_avg_pool_forward(x.view(), y.mutable_view()); });
@@ -144,7 +145,7 @@ void adaptive_pool_forward(benchmark::State& state, const Setup& setup, const Po
 }
 
 void adaptive_pool_backward(benchmark::State& state, const Setup& setup, const PoolLayer& layer) {
-  const Tensor dy = random_tensor(setup, {setup.batch, layer.to, layer.to, layer.channels});
+  const Tensor dy = random_tensor(setup.context, {setup.batch, layer.to, layer.to, layer.channels});
   Tensor dx = empty_tensor(setup, {setup.batch, layer.size, layer.size, layer.channels});
   time_op(state, setup, [&] {
     setup.backend().adaptive_avg_pool_backward(dy.view(), dx.mutable_view(), GradMode::overwrite);
@@ -155,7 +156,7 @@ void adaptive_pool_backward(benchmark::State& state, const Setup& setup, const P
 /// Logits and labels of a batch.
 struct LossOperands {
   LossOperands(const Setup& setup, std::int64_t classes)
-      : logits(random_tensor(setup, {setup.batch, classes})),
+      : logits(random_tensor(setup.context, {setup.batch, classes})),
         labels(Tensor::full(setup.context, {setup.batch}, 1, DType::i32)),
         loss(Tensor::full(setup.context, {1}, 1.0)) {}
   Tensor logits, labels, loss;
@@ -164,7 +165,7 @@ struct LossOperands {
 void loss_forward(benchmark::State& state, const Setup& setup, std::int64_t classes) {
   LossOperands t(setup, classes);
   Tensor correct = empty_tensor(setup, {1}, DType::i32);
-  const Scratch scratch(setup,
+  const Scratch scratch(setup.context,
                         setup.backend().softmax_cross_entropy_workspace(setup.batch, classes));
   time_op(state, setup, [&] {
     setup.backend().softmax_cross_entropy_forward(t.logits.view(), t.labels.view(), 0.0,
@@ -189,7 +190,7 @@ void loss_with_gradient(benchmark::State& state, const Setup& setup, std::int64_
   LossOperands t(setup, classes);
   Tensor correct = empty_tensor(setup, {1}, DType::i32);
   Tensor dlogits = empty_tensor(setup, t.logits.shape());
-  const Scratch scratch(setup,
+  const Scratch scratch(setup.context,
                         setup.backend().softmax_cross_entropy_workspace(setup.batch, classes));
   time_op(state, setup, [&] {
     setup.backend().softmax_cross_entropy_forward_backward(
@@ -200,19 +201,18 @@ void loss_with_gradient(benchmark::State& state, const Setup& setup, std::int64_
 }
 
 void copy(benchmark::State& state, const Setup& setup, std::int64_t bytes) {
-  const Tensor from = Tensor::full(setup.context, {bytes / 4}, 1.0);
-  Tensor to = empty_tensor(setup, from.shape());
-  time_op(state, setup, [&] { setup.backend().copy(to.mutable_view(), from.view()); });
-  report_bytes(state, 2 * bytes);
+  ReferenceCopy copy(setup.context, bytes);
+  time_op(state, setup, [&] { copy.run(); });
+  report_bytes(state, copy.bytes_moved());
 }
 
 }  // namespace
 
 void add_light_benchmarks(const Setup& setup) {
   // Far larger than any cache, and about the size of an early map.
-  for (const std::int64_t mib : {256, 4})
-    add_benchmark(fmt::format("reference/copy_{}MiB", mib),
-                  [=](benchmark::State& state) { copy(state, setup, mib * kMiB); });
+  for (const std::int64_t bytes : {kReferenceCopyBytes, 4 * kMiB})
+    add_benchmark(fmt::format("reference/copy_{}MiB", bytes / kMiB),
+                  [=](benchmark::State& state) { copy(state, setup, bytes); });
   add_batch_norms(setup);
   for (const PoolLayer& layer : max_pool_layers()) {
     const Pool2dProblem p = pool_problem(setup, layer);

@@ -9,14 +9,8 @@
 
 #include "bench/conditions.h"
 #include "bench/net_shapes.h"
-#include "engine/ops/random.h"
-#include "engine/random.h"
 
 namespace nf::bench {
-
-Tensor random_tensor(const Setup& setup, const Shape& shape) {
-  return uniform(setup.context, shape, -1, 1, {random_key(0, Purpose::test)});
-}
 
 Tensor empty_tensor(const Setup& setup, const Shape& shape, DType dtype) {
   return Tensor::empty(setup.context, shape, dtype);

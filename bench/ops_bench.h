@@ -7,7 +7,7 @@
 #include <functional>
 #include <string>
 
-#include "engine/storage.h"
+#include "bench/reference.h"
 #include "engine/tensor.h"
 
 namespace nf::bench {
@@ -19,24 +19,8 @@ struct Setup {
   Backend& backend() const { return context->backend(); }
 };
 
-/// Values uniform in [-1, 1), the same in every run.
-Tensor random_tensor(const Setup& setup, const Shape& shape);
 /// Uninitialised.
 Tensor empty_tensor(const Setup& setup, const Shape& shape, DType dtype = DType::f32);
-
-/// Scratch memory of one primitive.
-class Scratch {
- public:
-  Scratch(const Setup& setup, std::int64_t bytes)
-      : storage_(setup.context, bytes, Category::workspace), bytes_(bytes) {}
-  operator Workspace() const {
-    return bytes_ > 0 ? Workspace{storage_.data(), bytes_} : Workspace{};
-  }
-
- private:
-  Storage storage_;
-  std::int64_t bytes_;
-};
 
 /// Runs `op` once to warm up, then as often as the library asks. A device that runs behind the host
 /// gets several at a time: what is timed is then the device, not the way to it.

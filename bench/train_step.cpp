@@ -1,15 +1,14 @@
 // Times whole training steps, or inference; bench/README.md tells how to read it.
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <time.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "bench/conditions.h"
-#include "engine/random.h"
+#include "bench/step_flags.h"
 #include "engine/text.h"
 #include "engine/timer.h"
 #include "nn/bp_trainer.h"
@@ -18,20 +17,13 @@
 namespace nf::bench {
 namespace {
 
-constexpr std::int64_t kWarmUpSteps = 3;
-
-struct Options {
-  std::string model = "resnet18";
-  nn::ModelOptions model_options;
-  std::int64_t batch = 16;
-  std::int64_t steps = 10;
-  ContextOptions device;
+struct Options : StepFlags {
   bool inference = false;
-  bool json = false;
 };
 
 struct Measured {
   std::vector<double> seconds;     // of each step, ascending
+  double cpu_seconds = 0;          // of all threads, mean of a step
   std::int64_t peak_bytes = 0;     // reserved on the device
   std::int64_t process_bytes = 0;  // resident, at most
   int threads = 0;                 // inside operators
@@ -44,88 +36,59 @@ struct Measured {
 
 /// False where only the help was asked for. Throws Error or CLI::ParseError for bad flags.
 bool parse(int argc, char** argv, Options& options) {
-  std::vector<std::int64_t> input{32, 32, 3};
-  std::string device = "cpu";
-  bool no_onednn = false;
   CLI::App app{
       "Times whole training steps of backpropagation (SGD, momentum), or inference, on random "
       "images."};
-  app.option_defaults()->always_capture_default();
-  app.add_option("--model", options.model, "net, as vgg11 or mobilenet_v1");
-  app.add_option("--batch", options.batch, "images per step")->check(CLI::Range(1, 65536));
-  app.add_option("--steps", options.steps, "timed steps, after three to warm up")
-      ->check(CLI::Range(1, 100000));
-  app.add_option("--device", device, "cpu, cuda[:N] or simt");
-  app.add_option("--threads", options.device.threads, "inside operators, 0: one per core")
-      ->check(CLI::Range(0, 1024));
-  app.add_option("--width", options.model_options.width, "factor on the net's channels");
-  app.add_option("--input", input, "height, width and channels of an image, as 32x32x3")
-      ->delimiter('x')
-      ->expected(3)
-      ->check(CLI::Range(1, 4096));
-  app.add_option("--classes", options.model_options.classes, "outputs of the net")
-      ->check(CLI::Range(1, 1000000));
+  options.add_to(app);
   std::string graphs;
   app.add_option("--graphs", graphs,
                  "on: replay steps as one launch each; off: call by call; default: on for cuda")
       ->check(CLI::IsMember({"on", "off"}));
-  app.add_flag("--tf32", options.device.tf32,
-               "let a GPU round operands of convolutions and products to 10 bits");
-  app.add_flag("--no-onednn", no_onednn, "convolution and matrix product by Eigen");
   app.add_flag("--inference", options.inference,
                "forward passes alone, with batch norms folded into the convolutions");
-  app.add_flag("--json", options.json, "one JSON object instead of a line of text");
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {
     app.exit(help);
     return false;
   }
-  options.model_options.input = Shape(input);
-  options.device.device = parse_device(device);
-  options.device.onednn = !no_onednn;
+  options.resolve();
   if (!graphs.empty()) options.device.graphs = graphs == "on";
-  NF_CHECK(options.device.device.kind != DeviceKind::meta,
-           "--device: {} computes nothing, so there is nothing to time", device);
   return true;
+}
+
+double process_cpu_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
 template <typename Step>
 void time_steps(const Options& options, Context& context, Measured& measured, const Step& step) {
+  double cpu_start = 0;
   for (std::int64_t i = 0; i < kWarmUpSteps + options.steps; ++i) {
+    if (i == kWarmUpSteps) cpu_start = process_cpu_seconds();
     const Timer timer;
     step();
     context.backend().synchronize();
     const double seconds = timer.seconds();
     if (i >= kWarmUpSteps) measured.seconds.push_back(seconds);
   }
+  measured.cpu_seconds = (process_cpu_seconds() - cpu_start) / static_cast<double>(options.steps);
 }
 
 void train(const Options& options, const ContextPtr& context, nn::Model& model,
            const nn::HostBatch& batch, Measured& measured) {
-  // Small enough that no net diverges on random labels; its value does not change the time.
-  const nn::OptimizerOptions optimizer{
-      .learning_rate = 1e-3, .momentum = 0.9, .weight_decay = 5e-4};
-  nn::BpTrainer trainer(context, model, optimizer, 0);
+  nn::BpTrainer trainer(context, model, kOptimizer, 0);
   time_steps(options, *context, measured, [&] { trainer.train(batch, {}); });
   // The first step warms up, the second is captured and replayed, as are all others.
   measured.graphs = trainer.replays() == kWarmUpSteps + options.steps - 1;
 }
 
 Measured measure(const Options& options, nn::Model& model) {
-  const std::int64_t values = options.batch * options.model_options.input.numel();
-  RandomStream random(random_key(0, Purpose::generate));
-  std::vector<float> images(static_cast<std::size_t>(values));
-  for (float& value : images) value = random.normal();
-  std::vector<std::int32_t> labels(static_cast<std::size_t>(options.batch));
-  for (std::int32_t& label : labels)
-    label = static_cast<std::int32_t>(
-        random.below(static_cast<std::uint64_t>(options.model_options.classes)));
-
-  const nn::HostBatch batch{.size = options.batch,
-                            .sample = options.model_options.input,
-                            .images = images.data(),
-                            .labels = labels.data()};
+  const RandomBatch images(options.batch, options.model_options.input,
+                           options.model_options.classes);
+  const nn::HostBatch batch = images.host();
   const ContextPtr context = Context::create(options.device);
   Measured measured;
   if (options.inference) {
@@ -146,30 +109,20 @@ Measured measure(const Options& options, nn::Model& model) {
   return measured;
 }
 
-nlohmann::json to_json(const Options& options, const std::string& model, const Measured& measured) {
+nlohmann::json to_json(const Options& options, const nn::Model& model, const Measured& measured) {
   const double median = measured.median();
-  return {{"engine", "neuroflux"},
-          {"model", model},
-          {"width", options.model_options.width},
-          {"input", options.model_options.input.extents()},
-          {"classes", options.model_options.classes},
-          {"batch", options.batch},
-          {"steps", options.steps},
-          {"pass", options.inference ? "inference" : "training"},
-          {"device", to_string(options.device.device)},
-          {"tf32", options.device.tf32},
-          {"graphs", measured.graphs},
-          {"threads", measured.threads},
-          {"library", library(options.device)},
-          {"compiler", compiler()},
-          {"build", build()},
-          {"commit", commit()},
-          {"images_per_second", static_cast<double>(options.batch) / median},
-          {"step_seconds", median},
-          {"step_seconds_min", measured.seconds.front()},
-          {"step_seconds_max", measured.seconds.back()},
-          {"peak_bytes", measured.peak_bytes},
-          {"process_peak_bytes", measured.process_bytes}};
+  nlohmann::json json = options.describe(model.name(), measured.threads);
+  json.update({{"pass", options.inference ? "inference" : "training"},
+               {"graphs", measured.graphs},
+               {"flops_per_image", model.flops(model.input_shape(1))},
+               {"images_per_second", static_cast<double>(options.batch) / median},
+               {"step_seconds", median},
+               {"step_seconds_min", measured.seconds.front()},
+               {"step_seconds_max", measured.seconds.back()},
+               {"step_cpu_seconds", measured.cpu_seconds},
+               {"peak_bytes", measured.peak_bytes},
+               {"process_peak_bytes", measured.process_bytes}});
+  return json;
 }
 
 void print_line(const Options& options, const std::string& model, const Measured& measured) {
@@ -194,7 +147,7 @@ int run(int argc, char** argv) {
   }
   const Measured measured = measure(options, *model);
   if (options.json)
-    fmt::print("{}\n", to_json(options, model->name(), measured).dump());
+    fmt::print("{}\n", to_json(options, *model, measured).dump());
   else
     print_line(options, model->name(), measured);
   return 0;

@@ -48,7 +48,7 @@ Context::Context(const ContextOptions& options, std::unique_ptr<Backend> backend
   pool_ = std::make_unique<Pool>(backend_->reserve(limit), backend_->alignment());
 }
 
-ContextPtr Context::create(const ContextOptions& options) {
+ContextPtr Context::create(const ContextOptions& options, const BackendDecorator& decorate) {
   NF_CHECK(options.budget >= 0, "context: the budget must not be negative, got {}", options.budget);
   NF_CHECK(options.workspace_cap >= 0, "context: the workspace cap must not be negative, got {}",
            options.workspace_cap);
@@ -60,6 +60,7 @@ ContextPtr Context::create(const ContextOptions& options) {
   resolved.graphs = options.graphs.value_or(device.kind == DeviceKind::cuda);
   std::unique_ptr<Backend> backend = make_backend(device, options);
   if (meta) backend = make_meta_backend(std::move(backend));
+  if (decorate) backend = decorate(std::move(backend));
   return ContextPtr(new Context(resolved, std::move(backend)));
 }
 

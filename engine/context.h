@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -31,6 +32,9 @@ struct ContextOptions {
   std::optional<bool> graphs{};
 };
 
+/// Puts a backend of its own before the device's, as a profiler does.
+using BackendDecorator = std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)>;
+
 /// The cap that `options` mean.
 std::int64_t workspace_cap(const ContextOptions& options);
 
@@ -38,7 +42,8 @@ std::int64_t workspace_cap(const ContextOptions& options);
 class Context {
  public:
   /// Throws Error when the device does not exist or can't reserve the budget.
-  static std::shared_ptr<Context> create(const ContextOptions& options);
+  static std::shared_ptr<Context> create(const ContextOptions& options,
+                                         const BackendDecorator& decorate = {});
 
   Device device() const { return options_.device; }
   bool is_meta() const { return options_.device.kind == DeviceKind::meta; }

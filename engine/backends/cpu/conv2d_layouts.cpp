@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/backends/cpu/onednn_library.h"
+#include "engine/backends/cpu/onednn_versions.h"
 #include "engine/backends/cpu/typed.h"
 
 namespace nf::cpu {
@@ -31,7 +32,7 @@ dnnl::memory::desc OneDnnLibrary::numbered(const Conv2dProblem& problem,
   NF_CHECK(number > 0 && std::cmp_less_equal(number, layouts_.size()),
            "conv2d: weights are in layout {}, there are {}", number, layouts_.size());
   const dnnl::memory::desc& layout = layouts_[static_cast<std::size_t>(number - 1)];
-  NF_CHECK(layout.dims() == plain.dims(), "conv2d: layout {} is for weights of another shape",
+  NF_CHECK(dims_of(layout) == dims_of(plain), "conv2d: layout {} is for weights of another shape",
            number);
   return layout;
 }

@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "engine/backends/cpu/onednn_library.h"
+#include "engine/backends/cpu/onednn_versions.h"
 #include "engine/backends/cpu/parallel.h"
 #include "engine/backends/cpu/typed.h"
 
@@ -47,10 +48,10 @@ dnnl::primitive_attr attributes(const Conv2dProblem& p, const Layouts& l) {
   dnnl::post_ops behind;
   if (p.residual) behind.append_binary(dnnl::algorithm::binary_add, l.y);
   if (p.activation == Activation::relu)
-    behind.append_eltwise(1.0F, dnnl::algorithm::eltwise_relu, 0.0F, 0.0F);
+    append_eltwise(behind, dnnl::algorithm::eltwise_relu, 0.0F, 0.0F);
   if (p.activation == Activation::relu6)
-    behind.append_eltwise(1.0F, dnnl::algorithm::eltwise_clip, 0.0F,
-                          static_cast<float>(upper_bound(p.activation)));
+    append_eltwise(behind, dnnl::algorithm::eltwise_clip, 0.0F,
+                   static_cast<float>(upper_bound(p.activation)));
   if (behind.len() > 0) attr.set_post_ops(behind);
   return attr;
 }
@@ -61,11 +62,11 @@ dnnl::convolution_forward::primitive_desc describe_forward(const Layouts& l, boo
   using Forward = dnnl::convolution_forward;
   const auto kind = dnnl::prop_kind::forward_training;
   const auto algorithm = dnnl::algorithm::convolution_direct;
-  const auto desc = with_bias ? Forward::desc(kind, algorithm, l.x, l.any_weights, l.bias, l.y,
-                                              l.stride, l.padding, l.padding)
-                              : Forward::desc(kind, algorithm, l.x, l.any_weights, l.y, l.stride,
-                                              l.padding, l.padding);
-  return {desc, attr, engine};
+  if (with_bias)
+    return describe_primitive<Forward>(engine, attr, kind, algorithm, l.x, l.any_weights, l.bias,
+                                       l.y, l.stride, l.padding, l.padding);
+  return describe_primitive<Forward>(engine, attr, kind, algorithm, l.x, l.any_weights, l.y,
+                                     l.stride, l.padding, l.padding);
 }
 
 dnnl::primitive_desc_base describe_pass(const Conv2dProblem& p, const Layouts& l, Pass pass,
@@ -75,12 +76,12 @@ dnnl::primitive_desc_base describe_pass(const Conv2dProblem& p, const Layouts& l
   if (pass == Pass::forward) return describe_forward(l, true, attributes(p, l), engine);
   const auto hint = describe_forward(l, false, attributes(), engine);
   if (pass == Pass::backward_input)
-    return dnnl::convolution_backward_data::primitive_desc(
-        {algorithm, l.x, l.any_weights, l.y, l.stride, l.padding, l.padding}, attributes(), engine,
-        hint);
-  return dnnl::convolution_backward_weights::primitive_desc(
-      {algorithm, l.x, l.any_weights, l.y, l.stride, l.padding, l.padding}, attributes(), engine,
-      hint);
+    return describe_gradient<dnnl::convolution_backward_data>(engine, attributes(), hint, algorithm,
+                                                              l.x, l.any_weights, l.y, l.stride,
+                                                              l.padding, l.padding);
+  return describe_gradient<dnnl::convolution_backward_weights>(engine, attributes(), hint,
+                                                               algorithm, l.x, l.any_weights, l.y,
+                                                               l.stride, l.padding, l.padding);
 }
 
 void declare_reorder(DnnlCall& call, const Layout& from, const Layout& to, bool add,

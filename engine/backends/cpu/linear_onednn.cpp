@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "engine/backends/cpu/onednn_library.h"
+#include "engine/backends/cpu/onednn_versions.h"
 #include "engine/backends/cpu/typed.h"
 
 namespace nf::cpu {
@@ -46,9 +47,9 @@ void make_entry(const LinearProblem& p, Pass pass, GradMode mode, const dnnl::en
   DnnlCall& call = entry.product;
   const bool forward = pass == Pass::forward;
   try {
-    const auto desc =
-        forward ? dnnl::matmul::desc(left, right, bias, out) : dnnl::matmul::desc(left, right, out);
-    call.description = dnnl::matmul::primitive_desc(desc, attr, engine);
+    using Product = dnnl::matmul;
+    call.description = forward ? describe_primitive<Product>(engine, attr, left, right, bias, out)
+                               : describe_primitive<Product>(engine, attr, left, right, out);
   } catch (const dnnl::error& error) {
     if (error.status == dnnl_unimplemented) return;
     throw;
