@@ -11,18 +11,14 @@
 namespace nf::cpu {
 namespace {
 
-// Where oneDNN's faster products outweigh its reordering of the weights: measured on the layers of
-// VGG-16, ResNet-18 and MobileNetV1 at batches 1 to 64.
-constexpr std::int64_t kLeastChannels = 32;
-constexpr std::int64_t kLeastWeights = std::int64_t{1} << 16;
-constexpr double kMostCells = 180, kMostCellsOfGradient = 1024;
-
 // Channels that a thread owns of the input's gradient.
 constexpr std::int64_t kOwnedChannels = 64;
 // Output channels between two visits to the same cells of the input's gradient.
 constexpr std::int64_t kOutsPerVisit = 64;
-// Filters that stay near the core while the images pass by.
-constexpr std::int64_t kFilterBytes = std::int64_t{1} << 18;
+// Filters that stay near the core while the images pass by, and elements of a patch that stay
+// nearer while the filters do.
+constexpr std::int64_t kFiltersAtOnce = 16;
+constexpr std::int64_t kRun = 512;
 
 // Tiles that the registers hold: 32 with AVX-512, 16 elsewhere.
 template <int lanes>
@@ -87,31 +83,38 @@ template <int lanes>
 void forward(const Extents& e, Range filters, const float* x, const float* w, const float* bias,
              float* y) {
   const Conv2dProblem& p = e.p;
-  const std::int64_t filter_bytes = e.filter * static_cast<std::int64_t>(sizeof(float));
-  const std::int64_t step =
-      std::max<std::int64_t>(1, kFilterBytes / (kDotFilters * filter_bytes)) * kDotFilters;
-  for (std::int64_t first = filters.begin; first < filters.end; first += step) {
-    const std::int64_t count = std::min(step, filters.end - first);
+  constexpr int most = kDotImages<lanes>;
+  alignas(64) float sums[kFiltersAtOnce * most * lanes];
+  for (std::int64_t first = filters.begin; first < filters.end; first += kFiltersAtOnce) {
+    const std::int64_t last = std::min(first + kFiltersAtOnce, filters.end);
     for (std::int64_t oh = 0; oh < e.out_h; ++oh)
       for (std::int64_t ow = 0; ow < e.out_w; ++ow) {
         const Range down = taps_inside(p, oh, p.kh, p.h), right = taps_inside(p, ow, p.kw, p.w);
-        const float* image = x + (oh * p.stride - p.padding + down.begin) * e.x_row +
+        const float* image = x + (oh * p.stride - p.padding) * e.x_row +
                              (ow * p.stride - p.padding + right.begin) * p.c;
-        const float* taps = w + down.begin * e.filter_row + right.begin * p.c;
         float* out = y + (oh * e.out_w + ow) * p.o;
-        in_parts<kDotImages<lanes>>(p.n, [&](std::int64_t n, auto images) {
-          const auto tile = [&](std::int64_t o, auto outs) {
-            DotTile<lanes, outs, images> dot;
-            dot.clear();
-            for (std::int64_t kh = 0; kh < down.count(); ++kh)
-              dot.multiply(taps + o * e.filter + kh * e.filter_row, e.filter,
-                           image + n * e.x_image + kh * e.x_row, e.x_image, right.count() * p.c);
-            dot.store(bias == nullptr ? nullptr : bias + o, out + n * e.y_image + o, e.y_image);
+        in_parts<most>(p.n, [&](std::int64_t n, auto images) {
+          // fn(o, Constant<outs>{}, its sums) for tiles that cover the filters.
+          const auto over_filters = [&](const auto& fn) {
+            std::int64_t o = first;
+            for (; o + kDotFilters <= last; o += kDotFilters)
+              fn(o, Constant<kDotFilters>{}, sums + (o - first) * images * lanes);
+            for (; o < last; ++o) fn(o, Constant<1>{}, sums + (o - first) * images * lanes);
           };
-          std::int64_t o = first;
-          for (; o + kDotFilters <= first + count; o += kDotFilters)
-            tile(o, Constant<kDotFilters>{});
-          for (; o < first + count; ++o) tile(o, Constant<1>{});
+          std::fill_n(sums, (last - first) * images * lanes, 0.0F);
+          const std::int64_t run = right.count() * p.c;
+          for (std::int64_t kh = down.begin; kh < down.end; ++kh)
+            for (std::int64_t k = 0; k < run; k += kRun)
+              over_filters([&](std::int64_t o, auto outs, float* at) {
+                add_dots<lanes, outs, images>(
+                    w + o * e.filter + kh * e.filter_row + right.begin * p.c + k, e.filter,
+                    image + n * e.x_image + kh * e.x_row + k, e.x_image, std::min(kRun, run - k),
+                    at);
+              });
+          over_filters([&](std::int64_t o, auto outs, const float* at) {
+            finish_dots<lanes, outs, images>(at, bias == nullptr ? nullptr : bias + o,
+                                             out + n * e.y_image + o, e.y_image);
+          });
         });
       }
   }
@@ -120,6 +123,7 @@ void forward(const Extents& e, Range filters, const float* x, const float* w, co
 template <int lanes>
 void backward_input(const Extents& e, Range channels, const float* dy, const float* w, float* dx) {
   const Conv2dProblem& p = e.p;
+  alignas(64) float packed[kOutsPerVisit * kVectors<lanes> * lanes];
   for (std::int64_t first = 0; first < p.o; first += kOutsPerVisit) {
     const std::int64_t outs = std::min(kOutsPerVisit, p.o - first);
     for (std::int64_t kh = 0; kh < p.kh; ++kh)
@@ -128,14 +132,22 @@ void backward_input(const Extents& e, Range channels, const float* dy, const flo
         const Range right = outs_inside(p, kw, e.out_w, p.w);
         const float* taps = w + first * e.filter + kh * e.filter_row + kw * p.c;
         over_channels<lanes>(channels, [&](std::int64_t c, auto width) {
+          using W = decltype(width);
+          // Side by side they don't push each other out of the cache.
+          for (std::int64_t o = 0; o < outs; ++o)
+            for (int v = 0; v < W::vectors; ++v) {
+              Vector<W::lanes> held;
+              load<W::lanes, W::part>(taps + o * e.filter + c + v * W::lanes, held, width.count);
+              store<W::lanes>(held, packed + (o * W::vectors + v) * W::lanes);
+            }
           for (std::int64_t oh = down.begin; oh < down.end; ++oh)
             for (std::int64_t ow = right.begin; ow < right.end; ++ow) {
               const float* upstream = dy + oh * e.y_row + ow * p.o + first;
               float* to = dx + (oh * p.stride - p.padding + kh) * e.x_row +
                           (ow * p.stride - p.padding + kw) * p.c + c;
               in_parts<kRows>(p.n, [&](std::int64_t n, auto images) {
-                add_products<images>(width, upstream + n * e.y_image, e.y_image, taps + c, e.filter,
-                                     outs, to + n * e.x_image, e.x_image);
+                add_products<images>(width, upstream + n * e.y_image, e.y_image, packed, outs,
+                                     to + n * e.x_image, e.x_image);
               });
             }
         });
@@ -177,11 +189,24 @@ double cells_per_weight(const Conv2dProblem& p) {
 
 }  // namespace
 
+// Measured beside oneDNN on the layers of VGG-16, ResNet-18 and MobileNetV1 at batches 1, 4, 16 and
+// 64: what reordering the weights costs it, against products that are faster where cells are many.
 bool direct_conv2d_pays(const Conv2dProblem& p, Pass pass) {
-  if (p.dtype != DType::f32 || p.groups != 1) return false;
-  // Vectors run along the input's channels. Small weights are reordered within caches.
-  if (p.c < kLeastChannels || p.o * p.kh * p.kw * p.c < kLeastWeights) return false;
-  return cells_per_weight(p) <= (pass == Pass::backward_weight ? kMostCellsOfGradient : kMostCells);
+  // Vectors run along the input's channels.
+  if (p.dtype != DType::f32 || p.groups != 1 || p.c < 32) return false;
+  const std::int64_t weights = p.o * p.kh * p.kw * p.c;
+  if (weights < 1 << 15) return false;
+  const double cells = cells_per_weight(p);
+  const bool few_images = p.n < 4;  // which leave a tile's registers unused
+  switch (pass) {
+    case Pass::forward:
+      if (weights >= 1 << 20) return cells <= 768;
+      return weights >= 1 << 17 && cells <= (few_images ? 16 : 64);
+    case Pass::backward_input:
+      return cells <= (few_images ? 64 : 256);
+    default:
+      return cells <= (weights >= 1 << 18 ? 1024 : 256);
+  }
 }
 
 void DirectConv2d::forward(const float* x, const float* w, const float* bias, float* y) const {

@@ -7,56 +7,72 @@
 
 namespace nf::cpu {
 
-/// A tile of sums over runs of elements: of w[i] x[j], for `outs` filters and `ins` images.
+/// sum[i][j] += w[i] x[j] over `length` elements, a multiple of the lanes, for `outs` filters and
+/// `ins` images; the elements of a sum are still to be added up.
 template <int lanes, int outs, int ins>
-struct DotTile {
-  using V = Vector<lanes>;
-  V sum[outs][ins];
-
-  void clear() {
-    for (int i = 0; i < outs; ++i)
-      for (int j = 0; j < ins; ++j) sum[i][j] = V{};
-  }
-
-  void multiply(const float* w, std::int64_t w_row, const float* x, std::int64_t x_row,
-                std::int64_t length) {
-    const std::int64_t whole = length / lanes * lanes;
-    for (std::int64_t k = 0; k < whole; k += lanes) step<false>(w + k, w_row, x + k, x_row, lanes);
-    if (whole < length) step<true>(w + whole, w_row, x + whole, x_row, length - whole);
-  }
-
-  /// y[j * y_row + i] = bias[i] + the sum of sum[i][j], a null bias for none.
-  void store(const float* bias, float* y, std::int64_t y_row) const {
-    for (int j = 0; j < ins; ++j)
-      for (int i = 0; i < outs; ++i)
-        y[j * y_row + i] = (bias == nullptr ? 0.0F : bias[i]) + total(sum[i][j]);
-  }
-
- private:
-  template <bool part>
-  void step(const float* w, std::int64_t w_row, const float* x, std::int64_t x_row,
-            std::int64_t count) {
-    V from_w[outs];
-    for (int i = 0; i < outs; ++i) load<lanes, part>(w + i * w_row, from_w[i], count);
+void add_whole_dots(const float* w, std::int64_t w_row, const float* x, std::int64_t x_row,
+                    std::int64_t length, float* sums) {
+  Vector<lanes> sum[outs][ins];
+  for (int i = 0; i < outs; ++i)
+    for (int j = 0; j < ins; ++j) load<lanes>(sums + (i * ins + j) * lanes, sum[i][j]);
+  for (std::int64_t k = 0; k < length; k += lanes) {
+    Vector<lanes> from_w[outs];
+    for (int i = 0; i < outs; ++i) {
+      Vector<lanes> filter;
+      load<lanes>(w + i * w_row + k, filter);
+      hold(filter);
+      from_w[i] = filter;
+    }
     for (int j = 0; j < ins; ++j) {
-      V from_x;
-      load<lanes, part>(x + j * x_row, from_x, count);
+      Vector<lanes> from_x;
+      load<lanes>(x + j * x_row + k, from_x);
+      hold(from_x);
       for (int i = 0; i < outs; ++i) sum[i][j] += from_w[i] * from_x;
     }
   }
+  for (int i = 0; i < outs; ++i)
+    for (int j = 0; j < ins; ++j) store<lanes>(sum[i][j], sums + (i * ins + j) * lanes);
+}
 
-  static float total(const V& v) {
-    float all[lanes];
-    cpu::store<lanes>(v, all);
-    Vector<4> four, more;
-    load<4>(all, four);
-    for (int k = 4; k < lanes; k += 4) {
-      load<4>(all + k, more);
-      four += more;
-    }
-    return (four[0] + four[2]) + (four[1] + four[3]);
+/// The same for any length.
+template <int lanes, int outs, int ins>
+void add_dots(const float* w, std::int64_t w_row, const float* x, std::int64_t x_row,
+              std::int64_t length, float* sums) {
+  const std::int64_t whole = length / lanes * lanes;
+  add_whole_dots<lanes, outs, ins>(w, w_row, x, x_row, whole, sums);
+  if (whole == length) return;
+  float w_rest[outs * lanes] = {}, x_rest[ins * lanes] = {};
+  for (std::int64_t k = whole; k < length; ++k) {
+    for (int i = 0; i < outs; ++i) w_rest[i * lanes + k - whole] = w[i * w_row + k];
+    for (int j = 0; j < ins; ++j) x_rest[j * lanes + k - whole] = x[j * x_row + k];
   }
-};
+  add_whole_dots<lanes, outs, ins>(w_rest, lanes, x_rest, lanes, lanes, sums);
+}
+
+/// y[j][i] = bias[i] + the elements of sum[i][j], a null bias for none.
+template <int lanes, int outs, int ins>
+void finish_dots(const float* sums, const float* bias, float* y, std::int64_t y_row) {
+  static_assert(outs == 4 || outs == 1);
+  for (int j = 0; j < ins; ++j) {
+    Vector<4> four[4] = {}, more;
+    for (int i = 0; i < outs; ++i)
+      for (int k = 0; k < lanes; k += 4) {
+        load<4>(sums + (i * ins + j) * lanes + k, more);
+        four[i] += more;
+      }
+    const Vector<4> left = __builtin_shufflevector(four[0], four[1], 0, 4, 1, 5) +
+                           __builtin_shufflevector(four[0], four[1], 2, 6, 3, 7);
+    const Vector<4> right = __builtin_shufflevector(four[2], four[3], 0, 4, 1, 5) +
+                            __builtin_shufflevector(four[2], four[3], 2, 6, 3, 7);
+    Vector<4> total = __builtin_shufflevector(left, right, 0, 1, 4, 5) +
+                      __builtin_shufflevector(left, right, 2, 3, 6, 7);
+    if (bias != nullptr) {
+      load<4, outs != 4>(bias, more, outs);
+      total += more;
+    }
+    store<4, outs != 4>(total, y + j * y_row, outs);
+  }
+}
 
 /// A tile's columns: vectors * lanes channels, or `count` of one vector where it is a `part`.
 template <int lanes_, int vectors_, bool part_>
@@ -66,20 +82,24 @@ struct Width {
   std::int64_t count = lanes;
 };
 
-/// dx[j][c] += sum over o of dy[j][o] w[o][c], for `ins` images.
+/// dx[j][c] += sum over o of dy[j][o] w[o][c], for `ins` images; a row of w fills the width.
 template <int ins, typename W>
-void add_products(W width, const float* dy, std::int64_t dy_row, const float* w, std::int64_t w_row,
-                  std::int64_t outs, float* dx, std::int64_t dx_row) {
+void add_products(W width, const float* dy, std::int64_t dy_row, const float* w, std::int64_t outs,
+                  float* dx, std::int64_t dx_row) {
   constexpr int lanes = W::lanes, vectors = W::vectors;
   Vector<lanes> sum[ins][vectors];
   for (int j = 0; j < ins; ++j)
     for (int v = 0; v < vectors; ++v)
       load<lanes, W::part>(dx + j * dx_row + v * lanes, sum[j][v], width.count);
-  for (std::int64_t o = 0; o < outs; ++o, w += w_row) {
+  for (std::int64_t o = 0; o < outs; ++o, w += vectors * lanes) {
     Vector<lanes> from_w[vectors];
-    for (int v = 0; v < vectors; ++v) load<lanes, W::part>(w + v * lanes, from_w[v], width.count);
+    for (int v = 0; v < vectors; ++v) {
+      load<lanes>(w + v * lanes, from_w[v]);
+      hold(from_w[v]);
+    }
     for (int j = 0; j < ins; ++j) {
-      const Vector<lanes> upstream = dy[j * dy_row + o] - Vector<lanes>{};
+      Vector<lanes> upstream = dy[j * dy_row + o] - Vector<lanes>{};
+      hold(upstream);
       for (int v = 0; v < vectors; ++v) sum[j][v] += upstream * from_w[v];
     }
   }
@@ -109,10 +129,13 @@ void sum_over_cells(W width, const Cells& cells, const float* x, const float* dy
       for (std::int64_t n = 0; n < cells.count[2];
            ++n, x_at += cells.x_step[2], dy_at += cells.dy_step[2]) {
         Vector<lanes> from_x[vectors];
-        for (int v = 0; v < vectors; ++v)
+        for (int v = 0; v < vectors; ++v) {
           load<lanes, W::part>(x_at + v * lanes, from_x[v], width.count);
+          hold(from_x[v]);
+        }
         for (int i = 0; i < outs; ++i) {
-          const Vector<lanes> upstream = dy_at[i] - Vector<lanes>{};
+          Vector<lanes> upstream = dy_at[i] - Vector<lanes>{};
+          hold(upstream);
           for (int v = 0; v < vectors; ++v) sum[i][v] += upstream * from_x[v];
         }
       }

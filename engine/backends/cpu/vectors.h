@@ -43,6 +43,14 @@ void store(const Vector<lanes>& from, float* to, std::int64_t count = lanes) {
   }
 }
 
+/// Keeps the compiler from reading a vector from memory again at each of its uses.
+template <typename V>
+void hold(V& vector) {
+#if defined(__x86_64__) && defined(__GNUC__)
+  asm("" : "+v"(vector));
+#endif
+}
+
 template <int value>
 using Constant = std::integral_constant<int, value>;
 
