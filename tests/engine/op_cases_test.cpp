@@ -43,6 +43,16 @@ TEST(OpCases, ConvolutionsNeedSeveralTilesInEachThread) {
     });
 }
 
+TEST(OpCases, ConvolutionsOfManyWeightsTakeTheDirectPath) {
+  for (const Pass pass : {Pass::forward, Pass::backward_input, Pass::backward_weight})
+    for (const std::int64_t stride : {1, 2})
+      expect_some(conv2d_cases(), "many weights for few cells", [&](const Conv2dCase& p) {
+        // Second blocks of channels, in and out, and rests of vectors.
+        return p.stride == stride && p.c > 64 && p.o > 64 && p.c % 16 > 1 &&
+               cpu::direct_conv2d_pays(problem_of(p), pass);
+      });
+}
+
 TEST(OpCases, DepthwiseConvolutionsAreCutIntoChunks) {
   for (const std::int64_t stride : {1, 2})
     expect_some(conv2d_cases(), "a large depthwise convolution", [&](const Conv2dCase& p) {

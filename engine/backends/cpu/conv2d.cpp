@@ -1,6 +1,6 @@
-// Who computes a convolution: oneDNN where it has more than a reference implementation, direct
-// loops for depthwise ones, matrix products for the rest. What follows a convolution is oneDNN's
-// where it can do that too, else a pass of its own.
+// Who computes a convolution: the direct path where it pays, else oneDNN where it has more than a
+// reference implementation, direct loops for depthwise ones, matrix products for the rest. What
+// follows a convolution is oneDNN's where it can do that too, else a pass of its own.
 #include <type_traits>
 
 #include "engine/backends/cpu/conv2d_paths.h"
@@ -10,6 +10,11 @@
 
 namespace nf::cpu {
 namespace {
+
+// Weights that came in a layout of oneDNN's are oneDNN's to read.
+bool uses_direct(const Conv2dProblem& problem, Pass pass) {
+  return problem.weight_layout == 0 && direct_conv2d_pays(problem, pass);
+}
 
 bool uses_onednn(OneDnn* onednn, const Conv2dProblem& problem, Pass pass) {
   return onednn != nullptr && problem.dtype == DType::f32 && onednn->has_conv2d(problem, pass);
@@ -47,6 +52,7 @@ void follow(int threads, Activation activation, const T* residual, T* y, std::in
 std::int64_t CpuBackend::conv2d_workspace(const Conv2dProblem& problem, Pass pass,
                                           GradMode mode) const {
   with_real("conv2d", problem.dtype, [](auto) {});
+  if (uses_direct(problem, pass)) return 0;
   if (uses_onednn(onednn_.get(), problem, pass))
     return onednn_->conv2d_workspace(problem, pass, mode);
   if (problem.fused()) return conv2d_workspace(problem.plain(), pass, mode);
@@ -94,11 +100,17 @@ void CpuBackend::conv2d_forward(const Conv2dProblem& problem, ConstView x, Const
     const T* offset = elements<T>(op, bias);
     const T* added = elements<T>(op, residual);
     T* out = elements<T>(op, y);
-    if constexpr (std::is_same_v<T, float>)
+    if constexpr (std::is_same_v<T, float>) {
+      if (uses_direct(problem, pass)) {
+        DirectConv2d{problem, threads_}.forward(in, filters, offset, out);
+        if (problem.fused()) follow(threads_, problem.activation, added, out, y.numel());
+        return;
+      }
       if (uses_onednn(onednn_.get(), problem, pass))
         return onednn_->conv2d(
             problem, pass, GradMode::overwrite,
             {.x = in, .w = filters, .bias = offset, .residual = added, .out = out}, workspace);
+    }
     if (problem.fused()) {
       conv2d_forward(problem.plain(), x, w, bias, {}, y, workspace);
       return follow(threads_, problem.activation, added, out, y.numel());
@@ -118,10 +130,13 @@ void CpuBackend::conv2d_backward_input(const Conv2dProblem& problem, ConstView d
     const T* upstream = elements<T>(op, dy);
     const T* filters = elements<T>(op, w);
     T* out = elements<T>(op, dx);
-    if constexpr (std::is_same_v<T, float>)
+    if constexpr (std::is_same_v<T, float>) {
+      if (uses_direct(problem, pass))
+        return DirectConv2d{problem, threads_}.backward_input(upstream, filters, out, mode);
       if (uses_onednn(onednn_.get(), problem, pass))
         return onednn_->conv2d(problem, pass, mode, {.w = filters, .dy = upstream, .out = out},
                                workspace);
+    }
     with_own_path<T>(problem, threads_, workspace,
                      [&](const auto& path) { path.backward_input(upstream, filters, out, mode); });
   });
@@ -137,10 +152,13 @@ void CpuBackend::conv2d_backward_weight(const Conv2dProblem& problem, ConstView 
     const T* in = elements<T>(op, x);
     const T* upstream = elements<T>(op, dy);
     T* out = elements<T>(op, dw);
-    if constexpr (std::is_same_v<T, float>)
+    if constexpr (std::is_same_v<T, float>) {
+      if (uses_direct(problem, pass))
+        return DirectConv2d{problem, threads_}.backward_weight(in, upstream, out, mode);
       if (uses_onednn(onednn_.get(), problem, pass))
         return onednn_->conv2d(problem, pass, mode, {.x = in, .dy = upstream, .out = out},
                                workspace);
+    }
     with_own_path<T>(problem, threads_, workspace,
                      [&](const auto& path) { path.backward_weight(in, upstream, out, mode); });
   });

@@ -1,4 +1,5 @@
-// Convolution without oneDNN: matrix products over gathered patches, and direct depthwise loops.
+// Convolution without oneDNN: direct loops over weights as they lie, matrix products over gathered
+// patches, and direct depthwise loops.
 #pragma once
 
 #include <cstdint>
@@ -33,6 +34,19 @@ struct DepthwiseConv2d {
   void forward(const T* x, const T* w, const T* bias, T* y) const;
   void backward_input(const T* dy, const T* w, T* dx, GradMode mode) const;
   void backward_weight(const T* x, const T* dy, T* dw, GradMode mode) const;
+};
+
+/// Whether the path below is the fastest for this pass; a matter of the problem alone.
+bool direct_conv2d_pays(const Conv2dProblem& problem, Pass pass);
+
+/// In f32, ungrouped, without a workspace.
+struct DirectConv2d {
+  const Conv2dProblem& problem;
+  int threads;
+
+  void forward(const float* x, const float* w, const float* bias, float* y) const;
+  void backward_input(const float* dy, const float* w, float* dx, GradMode mode) const;
+  void backward_weight(const float* x, const float* dy, float* dw, GradMode mode) const;
 };
 
 }  // namespace nf::cpu

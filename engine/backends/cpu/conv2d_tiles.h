@@ -1,0 +1,155 @@
+// The inner products of a direct convolution: tiles of results that stay in registers.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/backends/cpu/vectors.h"
+
+namespace nf::cpu {
+
+/// sum[i][j] += w[i] x[j] over `length` elements, a multiple of the lanes, for `outs` filters and
+/// `ins` images; the elements of a sum are still to be added up.
+template <int lanes, int outs, int ins>
+void add_whole_dots(const float* w, std::int64_t w_row, const float* x, std::int64_t x_row,
+                    std::int64_t length, float* sums) {
+  Vector<lanes> sum[outs][ins];
+  for (int i = 0; i < outs; ++i)
+    for (int j = 0; j < ins; ++j) load<lanes>(sums + (i * ins + j) * lanes, sum[i][j]);
+  for (std::int64_t k = 0; k < length; k += lanes) {
+    Vector<lanes> from_w[outs];
+    for (int i = 0; i < outs; ++i) {
+      Vector<lanes> filter;
+      load<lanes>(w + i * w_row + k, filter);
+      hold(filter);
+      from_w[i] = filter;
+    }
+    for (int j = 0; j < ins; ++j) {
+      Vector<lanes> from_x;
+      load<lanes>(x + j * x_row + k, from_x);
+      hold(from_x);
+      for (int i = 0; i < outs; ++i) sum[i][j] += from_w[i] * from_x;
+    }
+  }
+  for (int i = 0; i < outs; ++i)
+    for (int j = 0; j < ins; ++j) store<lanes>(sum[i][j], sums + (i * ins + j) * lanes);
+}
+
+/// The same for any length.
+template <int lanes, int outs, int ins>
+void add_dots(const float* w, std::int64_t w_row, const float* x, std::int64_t x_row,
+              std::int64_t length, float* sums) {
+  const std::int64_t whole = length / lanes * lanes;
+  add_whole_dots<lanes, outs, ins>(w, w_row, x, x_row, whole, sums);
+  if (whole == length) return;
+  float w_rest[outs * lanes] = {}, x_rest[ins * lanes] = {};
+  for (std::int64_t k = whole; k < length; ++k) {
+    for (int i = 0; i < outs; ++i) w_rest[i * lanes + k - whole] = w[i * w_row + k];
+    for (int j = 0; j < ins; ++j) x_rest[j * lanes + k - whole] = x[j * x_row + k];
+  }
+  add_whole_dots<lanes, outs, ins>(w_rest, lanes, x_rest, lanes, lanes, sums);
+}
+
+/// y[j][i] = bias[i] + the elements of sum[i][j], a null bias for none.
+template <int lanes, int outs, int ins>
+void finish_dots(const float* sums, const float* bias, float* y, std::int64_t y_row) {
+  static_assert(outs == 4 || outs == 1);
+  for (int j = 0; j < ins; ++j) {
+    Vector<4> four[4] = {}, more;
+    for (int i = 0; i < outs; ++i)
+      for (int k = 0; k < lanes; k += 4) {
+        load<4>(sums + (i * ins + j) * lanes + k, more);
+        four[i] += more;
+      }
+    const Vector<4> left = __builtin_shufflevector(four[0], four[1], 0, 4, 1, 5) +
+                           __builtin_shufflevector(four[0], four[1], 2, 6, 3, 7);
+    const Vector<4> right = __builtin_shufflevector(four[2], four[3], 0, 4, 1, 5) +
+                            __builtin_shufflevector(four[2], four[3], 2, 6, 3, 7);
+    Vector<4> total = __builtin_shufflevector(left, right, 0, 1, 4, 5) +
+                      __builtin_shufflevector(left, right, 2, 3, 6, 7);
+    if (bias != nullptr) {
+      load<4, outs != 4>(bias, more, outs);
+      total += more;
+    }
+    store<4, outs != 4>(total, y + j * y_row, outs);
+  }
+}
+
+/// A tile's columns: vectors * lanes channels, or `count` of one vector where it is a `part`.
+template <int lanes_, int vectors_, bool part_>
+struct Width {
+  static constexpr int lanes = lanes_, vectors = vectors_;
+  static constexpr bool part = part_;
+  std::int64_t count = lanes;
+};
+
+/// dx[j][c] += sum over o of dy[j][o] w[o][c], for `ins` images; a row of w fills the width.
+template <int ins, typename W>
+void add_products(W width, const float* dy, std::int64_t dy_row, const float* w, std::int64_t outs,
+                  float* dx, std::int64_t dx_row) {
+  constexpr int lanes = W::lanes, vectors = W::vectors;
+  Vector<lanes> sum[ins][vectors];
+  for (int j = 0; j < ins; ++j)
+    for (int v = 0; v < vectors; ++v)
+      load<lanes, W::part>(dx + j * dx_row + v * lanes, sum[j][v], width.count);
+  for (std::int64_t o = 0; o < outs; ++o, w += vectors * lanes) {
+    Vector<lanes> from_w[vectors];
+    for (int v = 0; v < vectors; ++v) {
+      load<lanes>(w + v * lanes, from_w[v]);
+      hold(from_w[v]);
+    }
+    for (int j = 0; j < ins; ++j) {
+      Vector<lanes> upstream = dy[j * dy_row + o] - Vector<lanes>{};
+      hold(upstream);
+      for (int v = 0; v < vectors; ++v) sum[j][v] += upstream * from_w[v];
+    }
+  }
+  for (int j = 0; j < ins; ++j)
+    for (int v = 0; v < vectors; ++v)
+      store<lanes, W::part>(sum[j][v], dx + j * dx_row + v * lanes, width.count);
+}
+
+/// Output cells that see a tap, in rows, columns and images: how many there are, and how far it is
+/// from each to the next.
+struct Cells {
+  std::int64_t count[3], x_step[3], dy_step[3];
+};
+
+/// dw[i][c] = or += sum over cells of dy[cell][i] x[cell][c], for `outs` filters.
+template <int outs, typename W>
+void sum_over_cells(W width, const Cells& cells, const float* x, const float* dy, bool accumulate,
+                    float* dw, std::int64_t dw_row) {
+  constexpr int lanes = W::lanes, vectors = W::vectors;
+  Vector<lanes> sum[outs][vectors];
+  for (int i = 0; i < outs; ++i)
+    for (int v = 0; v < vectors; ++v) sum[i][v] = Vector<lanes>{};
+  for (std::int64_t row = 0; row < cells.count[0]; ++row)
+    for (std::int64_t column = 0; column < cells.count[1]; ++column) {
+      const float* x_at = x + row * cells.x_step[0] + column * cells.x_step[1];
+      const float* dy_at = dy + row * cells.dy_step[0] + column * cells.dy_step[1];
+      for (std::int64_t n = 0; n < cells.count[2];
+           ++n, x_at += cells.x_step[2], dy_at += cells.dy_step[2]) {
+        Vector<lanes> from_x[vectors];
+        for (int v = 0; v < vectors; ++v) {
+          load<lanes, W::part>(x_at + v * lanes, from_x[v], width.count);
+          hold(from_x[v]);
+        }
+        for (int i = 0; i < outs; ++i) {
+          Vector<lanes> upstream = dy_at[i] - Vector<lanes>{};
+          hold(upstream);
+          for (int v = 0; v < vectors; ++v) sum[i][v] += upstream * from_x[v];
+        }
+      }
+    }
+  for (int i = 0; i < outs; ++i)
+    for (int v = 0; v < vectors; ++v) {
+      float* to = dw + i * dw_row + v * lanes;
+      if (accumulate) {
+        Vector<lanes> held;
+        load<lanes, W::part>(to, held, width.count);
+        sum[i][v] += held;
+      }
+      store<lanes, W::part>(sum[i][v], to, width.count);
+    }
+}
+
+}  // namespace nf::cpu
