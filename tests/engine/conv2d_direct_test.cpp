@@ -101,5 +101,13 @@ TEST(Conv2dDirect, IsForManyWeightsAndFewCells) {
   }
 }
 
+TEST(Conv2dDirect, LeavesConstantWeightsOfOneImageToLayouts) {
+  Conv2dProblem p{DType::f32, 4, 2, 2, 512, 512, 3, 3, 1, 1, 1};
+  EXPECT_TRUE(cpu::direct_conv2d_beats_layouts(p));
+  p.n = 1;
+  EXPECT_TRUE(cpu::direct_conv2d_pays(p, Pass::forward));
+  EXPECT_FALSE(cpu::direct_conv2d_beats_layouts(p));
+}
+
 }  // namespace
 }  // namespace nf::test

@@ -61,6 +61,7 @@ std::int64_t CpuBackend::conv2d_workspace(const Conv2dProblem& problem, Pass pas
 }
 
 std::int64_t CpuBackend::conv2d_weight_layout(const Conv2dProblem& problem) const {
+  if (direct_conv2d_beats_layouts(problem)) return 0;
   if (uses_onednn(onednn_.get(), problem, Pass::forward))
     return onednn_->conv2d_weight_layout(problem);
   return problem.fused() ? conv2d_weight_layout(problem.plain()) : 0;

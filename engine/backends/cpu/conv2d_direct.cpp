@@ -130,6 +130,7 @@ void backward_input(const Extents& e, Range channels, const float* dy, const flo
       for (std::int64_t kw = 0; kw < p.kw; ++kw) {
         const Range down = outs_inside(p, kh, e.out_h, p.h);
         const Range right = outs_inside(p, kw, e.out_w, p.w);
+        if (down.count() == 0 || right.count() == 0) continue;
         const float* taps = w + first * e.filter + kh * e.filter_row + kw * p.c;
         over_channels<lanes>(channels, [&](std::int64_t c, auto width) {
           using W = decltype(width);
@@ -207,6 +208,11 @@ bool direct_conv2d_pays(const Conv2dProblem& p, Pass pass) {
     default:
       return cells <= (weights >= 1 << 18 ? 1024 : 256);
   }
+}
+
+// Measured likewise, beside oneDNN on weights in its own layout.
+bool direct_conv2d_beats_layouts(const Conv2dProblem& p) {
+  return p.n >= 4 && p.o * p.kh * p.kw * p.c >= 1 << 21 && direct_conv2d_pays(p, Pass::forward);
 }
 
 void DirectConv2d::forward(const float* x, const float* w, const float* bias, float* y) const {

@@ -38,6 +38,8 @@ struct DepthwiseConv2d {
 
 /// Whether the path below is the fastest for this pass; a matter of the problem alone.
 bool direct_conv2d_pays(const Conv2dProblem& problem, Pass pass);
+/// Whether it is so in the forward pass even where reordering the weights costs nothing.
+bool direct_conv2d_beats_layouts(const Conv2dProblem& problem);
 
 /// In f32, ungrouped, without a workspace.
 struct DirectConv2d {
