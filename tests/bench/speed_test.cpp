@@ -84,7 +84,19 @@ class Company {
 
 class Speed : public testing::TestWithParam<SpeedCase> {};
 
+/// Whether the limits were measured on this kind of processor, AMD's Zen 4: others have other
+/// ratios.
+bool is_known_processor() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  __builtin_cpu_init();
+  return __builtin_cpu_is("amdfam19h") && __builtin_cpu_supports("avx512f");
+#else
+  return false;
+#endif
+}
+
 TEST_P(Speed, StaysWithinItsLimit) {
+  if (!is_known_processor()) GTEST_SKIP() << "limits are known for Zen 4 alone";
   const ContextPtr context = Context::create({.threads = 1});
   const Race race = GetParam().make(context);
   const Company company;
