@@ -26,8 +26,8 @@ const Shape kSample{8, 7, 2};
 constexpr std::int64_t kClasses = 3;
 
 /// Random images, sample i of class i % kClasses.
-struct Images {
-  explicit Images(std::int64_t count) : count(count) {
+struct StepImages {
+  explicit StepImages(std::int64_t count) : count(count) {
     RandomStream random(random_key(kSeed, Purpose::test));
     for (std::int64_t i = 0; i < count * kSample.numel(); ++i) pixels.push_back(random.normal());
     for (std::int64_t i = 0; i < count; ++i)
@@ -60,7 +60,7 @@ class Net {
   }
 
   Trainable trainable() { return {"net", &body_, &head_, optimizer_.get()}; }
-  StepResult train(const ContextPtr& context, const Images& images) {
+  StepResult train(const ContextPtr& context, const StepImages& images) {
     auto [x, labels] = images.on(context);
     return train_step(trainable(), std::move(x), labels, {});
   }
@@ -80,7 +80,7 @@ class Net {
 TEST(TrainStep, TheLossFalls) {
   const ContextPtr context = make_context();
   Net net(context);
-  const Images images(6);
+  const StepImages images(6);
   const std::int64_t live = context->pool().stats().live;
   const StepResult first = net.train(context, images);
   StepResult last;
@@ -98,7 +98,7 @@ TEST(TrainStep, TheLossFalls) {
 TEST(TrainStep, LeavesTheDetachedOutputOfTheBody) {
   const ContextPtr context = make_context();
   Net net(context), same(context);
-  const Images images(4);
+  const StepImages images(4);
   Tensor output;
   {
     auto [x, labels] = images.on(context);
@@ -115,7 +115,7 @@ TEST(TrainStep, LeavesTheDetachedOutputOfTheBody) {
 TEST(TrainStep, ALossThatIsNotFiniteChangesNothing) {
   const ContextPtr context = make_context();
   Net net(context);
-  Images images(4);
+  StepImages images(4);
   images.pixels[5] = std::numeric_limits<float>::quiet_NaN();
   const StateDict before = net.state();
   const std::int64_t live = context->pool().stats().live;
@@ -130,7 +130,7 @@ struct Peaks {
   std::int64_t whole = 0, forward = 0;
 };
 
-Peaks peaks_of(const Images& images) {
+Peaks peaks_of(const StepImages& images) {
   const ContextPtr context = make_context();
   Net net(context);
   MemoryTrace trace;
@@ -149,7 +149,7 @@ Peaks peaks_of(const Images& images) {
 // A step that runs out of memory on its way back has set some gradients already: a caller who goes
 // on with a smaller batch must not find them in its first step.
 TEST(TrainStep, AfterRunningOutOfBudgetASmallerBatchTrainsAsIfNothingHadHappened) {
-  const Images large(32), small(4);
+  const StepImages large(32), small(4);
   const Peaks peaks = peaks_of(large);
   ASSERT_LT(peaks.forward, peaks.whole);
 
@@ -183,7 +183,7 @@ std::set<std::string> units_of(const MemoryTrace& trace) {
 TEST(TrainStep, EveryEventBearsAName) {
   const ContextPtr context = make_context();
   Net net(context);
-  const Images images(4);
+  const StepImages images(4);
   DeviceBatch trained = images.on(context), evaluated = images.on(context);
   MemoryTrace trace;
   context->pool().set_trace(&trace);
@@ -213,7 +213,7 @@ class Backpropagation : public testing::Test {
   }
 
   ContextPtr context_ = make_context();
-  Images images_{4};
+  StepImages images_{4};
 };
 
 TEST_F(Backpropagation, EveryEventBearsTheNameOfAUnitOrOfTheNet) {
