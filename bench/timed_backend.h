@@ -85,6 +85,9 @@ class TimedBackend final : public Backend {
   }
   void conv2d_forward(const Conv2dProblem& problem, ConstView x, ConstView w, ConstView bias,
                       ConstView residual, View y, Workspace workspace) override;
+  std::int64_t conv2d_weight_parts(const Conv2dProblem& problem) const override {
+    return inner_->conv2d_weight_parts(problem);
+  }
   std::int64_t conv2d_weight_layout(const Conv2dProblem& problem) const override {
     return inner_->conv2d_weight_layout(problem);
   }

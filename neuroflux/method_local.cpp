@@ -164,10 +164,11 @@ std::unique_ptr<Method> plan_neuroflux(const MethodInput& input) {
   std::unique_ptr<nn::Model> model = copy_model(input.model);
   model = file.empty() ? join_units_that_fit(std::move(model), input.options.units, *rule,
                                              input.plan, input.options.device)
-                       : nn::join_units(std::move(model), read_plan_units(file));
+                       : nn::join_units(std::move(model), read_plan_units(file, input.model));
   Plan plan = plan_or_read(input, *model, *rule);
-  // Under the least budget no units are joined.
-  if (file.empty() && model->unit_count() < input.model.unit_count())
+  // Under the least budget no units are joined; in a single block all are there all the same.
+  if (file.empty() && model->unit_count() < input.model.unit_count() &&
+      input.plan.partition != PartitionRule::whole)
     plan.minimum_budget = least_unit_budget(input.model, *rule, input.plan, input.options.device);
   return std::make_unique<LocalMethod>("neuroflux", std::move(model), std::move(rule),
                                        std::move(plan), timer.seconds());

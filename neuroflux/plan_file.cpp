@@ -150,14 +150,21 @@ PlanChoice read_plan_file(const std::filesystem::path& path, const nn::Model& mo
   return choice;
 }
 
-std::vector<std::int64_t> read_plan_units(const std::filesystem::path& path) {
+std::vector<std::int64_t> read_plan_units(const std::filesystem::path& path,
+                                          const nn::Model& model) {
   const Reader reader(path);
   std::vector<std::int64_t> sizes;
+  std::int64_t sum = 0;
   for (const json& unit : reader.array(reader.plan(), "units", "")) {
     const std::string place = fmt::format("unit {}: ", sizes.size() + 1);
-    const bool told = unit.is_object() && unit.contains("joined_units");
-    sizes.push_back(told ? reader.whole(unit, "joined_units", place) : 1);
+    sizes.push_back(reader.has(unit, "joined_units") ? reader.whole(unit, "joined_units", place)
+                                                     : 1);
+    reader.check(sizes.back() >= 1,
+                 fmt::format("{}joined_units is {}; it must be at least 1", place, sizes.back()));
+    sum += sizes.back();
   }
+  reader.check(sum == model.unit_count(),
+               fmt::format("has {} units, {} has {}", sum, model.name(), model.unit_count()));
   return sizes;
 }
 

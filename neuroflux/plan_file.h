@@ -22,8 +22,11 @@ nlohmann::json to_json(const Plan& plan);
 /// are made anew. Throws DataError naming the file, the place and what is wrong there: not JSON,
 /// no such key, a value of another type, units that are not the model's.
 PlanChoice read_plan_file(const std::filesystem::path& path, const nn::Model& model);
-/// How many of the net's own units each of the plan's is made of, one where the file says nothing.
-std::vector<std::int64_t> read_plan_units(const std::filesystem::path& path);
+/// How many of the model's own units each of the plan's is made of, one where the file says
+/// nothing. Throws DataError as read_plan_file does, and where they are not as many as the model
+/// has.
+std::vector<std::int64_t> read_plan_units(const std::filesystem::path& path,
+                                          const nn::Model& model);
 std::string read_plan_rule(const std::filesystem::path& path);
 /// Where the run does not say when to update: what the plan was made for, if the file has it.
 std::optional<nn::UpdateMoment> read_plan_update(const std::filesystem::path& path);

@@ -113,9 +113,13 @@ BlockPlan Planner::largest_fit(UnitRange range, std::int64_t members) {
   std::int64_t most = members;
   if (options_.memory_model == MemoryModel::linear && members > 1) {
     std::vector<std::pair<std::int64_t, std::int64_t>> points;
-    std::int64_t batch = 1;
-    for (std::int64_t i = 0; i < options_.linear_points && batch <= members; ++i, batch *= 2)
+    // From one end to the other: a line through small batches knows nothing of the workspaces that
+    // larger ones ask for.
+    const std::int64_t count = std::min(options_.linear_points, members);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::int64_t batch = 1 + i * (members - 1) / (count - 1);
       points.emplace_back(batch, exact(batch));
+    }
     const Line line(points);
     const std::int64_t chosen = largest_batch(members, options_.budget, line);
     if (chosen > 0) block.linear_peak_bytes = line(chosen);

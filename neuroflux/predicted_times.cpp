@@ -24,7 +24,8 @@ class PredictedTimes : public TimeModel {
     PassTimes times;
     times.stage = proportional(staging(sample), max_batch);
     times.train = line([&](std::int64_t n) { block.train({.size = n, .sample = sample}, {}); },
-                       2.0 * body + 3.0 * head, updates(parameters), max_batch);
+                       3.0 * (body + head) - static_cast<double>(unit.unit->first_flops(one)),
+                       updates(parameters), max_batch);
     times.evaluate = line([&](std::int64_t n) { block.evaluate({.size = n, .sample = sample}); },
                           body + head, 0.0, max_batch);
     times.forward =

@@ -2,46 +2,11 @@
 
 #include <algorithm>
 #include <charconv>
+#include <span>
 #include <utility>
 
 namespace nf::nn {
 namespace {
-
-class UnitChain : public Module {
- public:
-  explicit UnitChain(std::vector<std::unique_ptr<Unit>> units) : units_(std::move(units)) {}
-
-  Tensor forward(const Pass& pass, const Tensor& x) override {
-    // The first map goes as soon as the tape alone has a use for it.
-    Tensor y = units_.front()->forward(pass, x);
-    for (std::size_t i = 1; i < units_.size(); ++i)
-      y = units_[i]->forward(pass, std::exchange(y, Tensor()));
-    return y;
-  }
-  Shape output_shape(const Shape& x) const override {
-    Shape shape = x;
-    for (const auto& unit : units_) shape = unit->output_shape(shape);
-    return shape;
-  }
-  std::int64_t flops(const Shape& x) const override {
-    Shape shape = x;
-    std::int64_t sum = 0;
-    for (const auto& unit : units_) {
-      sum += unit->flops(shape);
-      shape = unit->output_shape(shape);
-    }
-    return sum;
-  }
-  void visit(const std::function<void(Parameter&)>& visitor) override {
-    for (const auto& unit : units_) unit->visit(visitor);
-  }
-  void fold_batch_norms() override {
-    for (const auto& unit : units_) unit->fold_batch_norms();
-  }
-
- private:
-  std::vector<std::unique_ptr<Unit>> units_;
-};
 
 std::vector<std::int64_t> stages(const Model& model) {
   std::vector<std::int64_t> sizes;
@@ -124,16 +89,21 @@ std::unique_ptr<Model> join_units(std::unique_ptr<Model> model,
   std::vector<std::unique_ptr<Unit>> joined;
   auto next = units.begin();
   for (const std::int64_t size : sizes) {
-    std::vector<std::unique_ptr<Unit>> members;
-    for (std::int64_t i = 0; i < size; ++i) members.push_back(std::move(*next++));
     if (size == 1) {
-      joined.push_back(std::move(members.front()));
+      joined.push_back(std::move(*next++));
       continue;
     }
+    const auto members = std::span(next, next + size);
     const std::string name = members.front()->name() + ".." + members.back()->name();
     const std::int64_t channels = members.back()->out_channels();
-    joined.push_back(std::make_unique<Unit>(name, channels,
-                                            std::make_unique<UnitChain>(std::move(members)), size));
+    auto chain = std::make_unique<Sequential>();
+    std::int64_t parts = 0;
+    for (std::unique_ptr<Unit>& unit : members) {
+      parts += unit->joined();
+      chain->add(std::move(unit));
+    }
+    next += size;
+    joined.push_back(std::make_unique<Unit>(name, channels, std::move(chain), parts));
   }
   return std::make_unique<Model>(model->name(), model->options(), std::move(joined),
                                  std::move(head));

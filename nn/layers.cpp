@@ -286,6 +286,15 @@ std::int64_t Sequential::flops(const Shape& x) const {
   return sum;
 }
 
+std::int64_t Sequential::first_flops(const Shape& x) const {
+  Shape shape = x;
+  for (const auto& layer : layers_) {
+    if (const std::int64_t first = layer->first_flops(shape); first > 0) return first;
+    shape = layer->output_shape(shape);
+  }
+  return 0;
+}
+
 void Sequential::visit(const std::function<void(Parameter&)>& visitor) {
   for (const auto& layer : layers_) layer->visit(visitor);
 }

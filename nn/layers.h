@@ -194,6 +194,7 @@ class Sequential : public Module {
   Tensor forward(const Pass& pass, const Tensor& x) override;
   Shape output_shape(const Shape& x) const override;
   std::int64_t flops(const Shape& x) const override;
+  std::int64_t first_flops(const Shape& x) const override;
   void visit(const std::function<void(Parameter&)>& visitor) override;
   void fold_batch_norms() override;
 

@@ -26,6 +26,7 @@ class Unit : public Module {
   Tensor forward(const Pass& pass, const Tensor& x) override;
   Shape output_shape(const Shape& x) const override { return layers_->output_shape(x); }
   std::int64_t flops(const Shape& x) const override { return layers_->flops(x); }
+  std::int64_t first_flops(const Shape& x) const override { return layers_->first_flops(x); }
   void visit(const std::function<void(Parameter&)>& visitor) override;
   void fold_batch_norms() override;
 

@@ -52,6 +52,9 @@ class Module {
   virtual Shape output_shape(const Shape& x) const = 0;
   /// Of one forward pass over x: two per multiply-add, convolutions and linear layers only.
   virtual std::int64_t flops(const Shape& x) const = 0;
+  /// Of the layers that read x itself: what a local unit saves, as it needs no gradient of x. All
+  /// of flops() unless a module made of others knows better.
+  virtual std::int64_t first_flops(const Shape& x) const { return flops(x); }
   /// Calls `visitor` for each parameter and buffer, in PyTorch's order.
   virtual void visit(const std::function<void(Parameter&)>& visitor) = 0;
   /// Makes one convolution of each convolution and the batch norm behind it, for inference: forward

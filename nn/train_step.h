@@ -62,9 +62,9 @@ StepResult add_gradients(const Trainable& trainable, Tensor input, const Tensor&
 /// goes as soon as the backward has used it; no gradient reaches it. The detached output of the
 /// body is left in `output` where one is given.
 /// Throws Error naming `trainable` when the loss is not finite, OutOfBudget. After any throw no
-/// gradient is left and no parameter has changed, but for those that an immediate update reached
-/// before a backward pass ran out of memory; running statistics of batch norms may have moved, as
-/// the forward pass does that.
+/// gradient is left and no parameter has changed, but for those, and their state, that an immediate
+/// update reached before a backward pass ran out of memory; running statistics of batch norms may
+/// have moved, as the forward pass does that.
 StepResult train_step(const Trainable& trainable, Tensor input, const Tensor& labels,
                       const StepOptions& options, Tensor* output = nullptr);
 

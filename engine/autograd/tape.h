@@ -38,7 +38,7 @@ struct LeafListener {
   /// more. So values may be changed, and gradients may go.
   std::function<void(std::span<const Tensor> leaves)> finished = {};
   /// The same of rows of a leaf's first dimension, from row `begin` on, in order until all have
-  /// come; their gradient is kept nowhere else.
+  /// come; their gradient is kept nowhere else, so that of a leaf unknown to the listener is lost.
   std::function<void(const Tensor& leaf, std::int64_t begin, const Tensor& gradient)> rows = {};
 };
 

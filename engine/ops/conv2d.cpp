@@ -56,15 +56,14 @@ class Conv2dNode : public Node {
     Conv2dProblem part = problem_;
     part.o /= parts;
     const std::int64_t places = dy.numel() / problem_.o;
-    const Tensor all = dy.reshaped({places * parts, part.o});
     gradients.by_rows(kWeight, part.o, [&](std::int64_t begin, Gradients::Slot slot) {
       Tensor some = Tensor::empty(context, {part.n, part.out_h(), part.out_w(), part.o}, dy.dtype(),
                                   Category::workspace);
-      const Tensor rows = some.reshaped({places, part.o});
-      for (std::int64_t i = 0; i < places; ++i) {
-        const std::int64_t from = i * parts + begin / part.o;
-        backend.copy(rows.rows(i, i + 1).mutable_view(), all.rows(from, from + 1).view());
-      }
+      const std::int64_t row = part.o * size_of(dy.dtype());
+      const auto* from = dy.view().as<std::byte>() + begin * size_of(dy.dtype());
+      auto* to = some.mutable_view().as<std::byte>();
+      for (std::int64_t i = 0; i < places; ++i, from += parts * row, to += row)
+        backend.copy({to, dy.dtype(), {part.o}}, {from, dy.dtype(), {part.o}});
       const detail::Scratch scratch(
           context, backend.conv2d_workspace(part, Pass::backward_weight, slot.mode));
       backend.conv2d_backward_weight(part, saved_tensor(0).view(), some.view(),

@@ -46,6 +46,7 @@ class InvertedResidual : public Module {
   Shape output_shape(const Shape& x) const override {
     return projection_->output_shape(body_.output_shape(x));
   }
+  std::int64_t first_flops(const Shape& x) const override { return body_.first_flops(x); }
   std::int64_t flops(const Shape& x) const override {
     return body_.flops(x) + projection_->flops(body_.output_shape(x));
   }

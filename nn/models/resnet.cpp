@@ -74,6 +74,10 @@ class ResidualBlock : public Module {
     return sum;
   }
 
+  std::int64_t first_flops(const Shape& x) const override {
+    return body_.front()->flops(x) + (projection_ ? projection_->flops(x) : 0);
+  }
+
   void visit(const std::function<void(Parameter&)>& visitor) override {
     for (const auto& layer : body_) layer->visit(visitor);
     if (projection_) projection_->visit(visitor);

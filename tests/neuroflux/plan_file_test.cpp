@@ -6,6 +6,7 @@
 
 #include <fstream>
 #include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "neuroflux/time_profile.h"
@@ -74,6 +75,30 @@ TEST_F(PlanFile, ComesBackAsItWas) {
   EXPECT_DOUBLE_EQ(again.expected_seconds, plan_.expected_seconds);
   for (std::size_t i = 0; i < plan_.units.size(); ++i)
     EXPECT_EQ(again.units[i].auxiliary_width, plan_.units[i].auxiliary_width);
+}
+
+TEST_F(PlanFile, TellsWhichUnitsAreJoined) {
+  write(document_.dump());
+  EXPECT_EQ(read_plan_units(path_, *net_), joined_sizes(plan_));
+  // Of plans that know nothing of it.
+  for (json& unit : document_["units"]) unit.erase("joined_units");
+  write(document_.dump());
+  EXPECT_THAT(read_plan_units(path_, *net_), testing::Each(1));
+  const auto refusal_of = [&](const json& joined) -> std::string {
+    document_["units"][1]["joined_units"] = joined;
+    write(document_.dump());
+    try {
+      read_plan_units(path_, *net_);
+    } catch (const DataError& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  EXPECT_THAT(refusal_of(0), HasSubstr("unit 2: joined_units is 0; it must be at least 1"));
+  EXPECT_THAT(refusal_of(-3), HasSubstr("unit 2: joined_units is -3"));
+  EXPECT_THAT(refusal_of(1.5), HasSubstr("unit 2: joined_units is 1.5"));
+  EXPECT_THAT(refusal_of(2), HasSubstr("has 9 units, vgg11 has 8"));
+  EXPECT_THAT(refusal_of(std::numeric_limits<std::int32_t>::max()), HasSubstr("vgg11 has 8"));
 }
 
 TEST_F(PlanFile, OfARunIsReadToo) {

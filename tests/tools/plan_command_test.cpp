@@ -32,6 +32,22 @@ const json& method_of(const json& document, const std::string& name) {
   throw std::runtime_error("no method " + name);
 }
 
+// The least budget that is told is one that does, and a byte less is none.
+TEST(Plan, TheLeastBudgetOfJoinedUnitsIsTrue) {
+  const Workspace workspace;
+  for (const char* partition : {"optimal", "whole"}) {
+    const Arguments joined{"--methods", "neuroflux", "--units", "3", "--partition", partition};
+    const json plenty = plan(workspace, joined + Arguments{"--budget", "64MiB"});
+    const std::int64_t least = method_of(plenty, "neuroflux").at("minimum_budget_bytes");
+    const auto with = [&](std::int64_t budget, int exit_code) {
+      return plan(workspace, joined + Arguments{"--budget", std::to_string(budget)}, exit_code);
+    };
+    const json least_of_all = with(least, 0), too_little = with(least - kGranule, 3);
+    EXPECT_EQ(method_of(least_of_all, "neuroflux").at("status"), "ok") << partition;
+    EXPECT_EQ(method_of(too_little, "neuroflux").at("minimum_budget_bytes"), least) << partition;
+  }
+}
+
 TEST(Plan, JsonHoldsAllFields) {
   const json document = plan(Workspace(), {"--budget", "64MiB"});
   EXPECT_EQ(document.at("budget_bytes"), 64 << 20);

@@ -60,7 +60,9 @@ __attribute__((flatten, noinline)) void run_as_built(const Fn& fn) {
   fn(Constant<lanes>{});
 }
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__AVX512F__)
+// Not in builds without optimization, which do not.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__AVX512F__) && \
+    defined(__OPTIMIZE__)
 #define NF_WIDEST_AT_RUN_TIME
 template <typename Fn>
 __attribute__((target("avx512f,avx512vl,avx512dq,fma"), flatten, noinline)) void run_16_lanes(
