@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 
-from compare_pytorch import processor
+from rounds import processor
 
 HERE = pathlib.Path(__file__).resolve().parent
 

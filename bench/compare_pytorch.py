@@ -4,7 +4,9 @@
 The two take turns, A B A B: whatever else the machine does, both feel it. For each net and batch
 it reports the median over the rounds of (images/s here) / (images/s of PyTorch's better layout),
 with the smallest and largest ratio, and the processes' peak memory; --json FILE keeps all figures.
-Needs a build with NF_BENCH (Release, NF_NATIVE) and PyTorch (apt install python3-torch).
+Needs a build with NF_BENCH (Release, NF_NATIVE) and PyTorch with a fast BLAS, which single images
+go through (apt install python3-torch libopenblas0-pthread): with the reference BLAS that Debian
+installs otherwise, PyTorch infers them at a sixth of its speed, and that is no comparison.
 Usage: compare_pytorch.py [--build build/release] [--models vgg16,resnet18,mobilenet_v1]
                           [--batches 4,16,64] [--rounds 5] [--steps 5] [--threads 2] [--inference]
                           [--json FILE]
@@ -72,13 +74,17 @@ def main():
             print(f"{model:14} {batch:5} {row['images_per_second']:9.1f} "
                   f"{row['pytorch_images_per_second']:9.1f} {row['ratio']:6.2f} {rounds.range_text(row):>13} "
                   f"{row['memory_ratio']:7.2f}", flush=True)
+    blas = rows[0]["rounds"][0]["theirs"][0]["blas"]
+    if blas is not None and not any(name in blas for name in ("openblas", "mkl", "blis")):
+        print(f"compare_pytorch: PyTorch runs on {blas}, which is slow for single images; "
+              "apt install libopenblas0-pthread", file=sys.stderr)
     if options.json:
         options.json.write_text(json.dumps(
             {"processor": rounds.processor(), "cores": os.cpu_count(), "threads": options.threads,
              "rounds": options.rounds, "steps": options.steps, "device": options.device,
              "pass": "inference" if options.inference else "training",
              "commit": rows[0]["rounds"][0]["ours"]["commit"],
-             "pytorch": rows[0]["rounds"][0]["theirs"][0]["engine"], "rows": rows}, indent=1) + "\n")
+             "pytorch": rows[0]["rounds"][0]["theirs"][0]["engine"], "blas": blas, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ Usage: pytorch_step.py --model vgg16 --batch 64 [--layout nhwc|nchw] [--size 32]
 """
 import argparse
 import json
+import pathlib
 import resource
 import statistics
 import sys
@@ -80,6 +81,15 @@ def make_net(name, classes):
                          nn.Linear(channels, classes))
 
 
+def blas_library():
+    """The BLAS that PyTorch was linked to at run time, for what it does not leave to oneDNN."""
+    try:
+        maps = pathlib.Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.split()[-1] for line in maps if "blas" in line.split()[-1]), None)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=[*VGG, "resnet18", "mobilenet_v1"], default="vgg16")
@@ -131,6 +141,7 @@ def main():
         "layout": options.layout, "device": options.device, "threads": options.threads,
         "images_per_second": options.batch / median, "step_seconds": median,
         "step_seconds_min": min(seconds), "step_seconds_max": max(seconds),
+        "blas": blas_library(),
         "process_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     if on_gpu:

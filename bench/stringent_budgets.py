@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import sys
 
-from compare_pytorch import processor
+from rounds import processor
 
 HERE = pathlib.Path(__file__).resolve().parent
 KIB = 1024
