@@ -3,15 +3,18 @@
 
 For each net it finds that budget (by `neuroflux plan`, to the KiB), then runs `neuroflux compare`
 there for every seed, the nets by turns within a seed: both methods get the same images, order,
-initial values, epochs and learning rate. The table tells, as mean ± sample standard deviation over
-seeds, how much sooner NeuroFlux first had BP's final validation accuracy (planning, caching and
-evaluation included), accuracies, parameters and inference speed of what is delivered, and each
-method's own least budget. All runs are kept in --runs; --json FILE keeps what the table is made of.
+initial values, epochs and learning rate. With --local the baseline `local` is run too, under no
+budget, since it needs far more. The tables tell, as mean ± sample standard deviation over seeds,
+how much sooner NeuroFlux first had a baseline's final validation accuracy (planning, caching and
+evaluation included), accuracies, peaks, parameters and inference speed of the exit that is
+delivered and of the least one within half a point of BP, and each method's own least budget. All
+runs are kept in --runs and not run again; --json FILE keeps what the tables are made of.
 Usage: stringent_budgets.py --data FOLDER [--program build/release/tools/neuroflux]
                             [--models vgg11,vgg16,resnet18,mobilenet_v1] [--width 0.5]
                             [--bp-batch 4] [--batch 64] [--epochs 6] [--lr 0.1] [--seeds 0,1,2]
-                            [--methods bp,neuroflux] [--train-limit 12000] [--device cpu]
-                            [--runs FOLDER] [--json FILE] [further flags of `neuroflux compare`]
+                            [--methods bp,neuroflux] [--local] [--train-limit 15000]
+                            [--validation-fraction 0.3333] [--device cpu] [--runs FOLDER]
+                            [--json FILE] [further flags of `neuroflux compare`]
 """
 import argparse
 import json
@@ -62,35 +65,124 @@ def spread(values, digits, factor=1.0):
     return text + (f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else "")
 
 
-def row(options, model, budget, summaries):
-    by_name = [{m["name"]: m for m in summary["methods"]} for summary in summaries]
-    bp, local = [m["bp"] for m in by_name], [m["neuroflux"] for m in by_name]
-    if any(m["status"] != "ok" for m in bp + local):
-        least = max(m["minimum_budget_bytes"] for m in local) / 2**20
-        return f"| {model} | {budget / 2**20:.1f} MiB | NeuroFlux does not fit: {least:.1f} MiB |"
-    ratio = lambda over, under, key: [a[key] / b[key] for a, b in zip(over, under)
-                                      if a[key] is not None and b[key] is not None]
-    reached = sum(m["seconds_to_bp_accuracy"] is not None for m in local)
-    exact = all(m["predicted_peak_bytes"] == m["measured_peak_bytes"] for m in bp + local)
-    return "| " + " | ".join([
-        model, f"{budget / 2**20:.1f} MiB",
-        f"{spread(ratio(bp, local, 'seconds_to_bp_accuracy'), 2)} ({reached} of {len(local)})",
-        spread(ratio(bp, local, "total_seconds"), 2),
-        spread([m["total_seconds"] for m in bp], 0), spread([m["total_seconds"] for m in local], 0),
-        spread([m["validation_accuracy"] for m in bp], 2, 100),
-        spread([m["validation_accuracy"] for m in local], 2, 100),
-        spread([m["test_accuracy"] for m in bp], 2, 100),
-        spread([m["test_accuracy"] for m in local], 2, 100),
-        spread([m["full_parameters"] / m["parameters"] for m in local], 1),
-        spread(ratio(local, bp, "inference_images_per_second"), 2),
-        f"{bp[0]['minimum_budget_bytes'] / local[0]['minimum_budget_bytes']:.2f}",
-        "yes" if exact else "NO"]) + " |"
+def fitting(summaries, name):
+    """The method's part of each summary, or None where it did not fit somewhere."""
+    found = [next((m for m in summary["methods"] if m["name"] == name), None)
+             for summary in summaries]
+    return found if all(m and m["status"] == "ok" for m in found) else None
 
 
-HEADER = ("| net | budget | sooner at BP's accuracy (seeds that got there) | sooner finished "
-          "| BP s | NeuroFlux s | BP val % | NF val % | BP test % | NF test % | times fewer parameters "
-          "| times the inference speed | BP's least budget / NF's | predicted = measured peak |\n"
-          "|" + "---|" * 14)
+def values(runs, key):
+    return [run[key] for run in runs]
+
+
+def ratios(over, under):
+    return [a / b if a is not None and b is not None else None for a, b in zip(over, under)]
+
+
+def counted(found):
+    """Mean and spread of what is there, and how much of it is."""
+    return f"{spread(found, 2)} ({sum(f is not None for f in found)} of {len(found)})"
+
+
+def seconds_to(run, accuracy):
+    """When a run first had that validation accuracy; None: never."""
+    return next((point["elapsed_seconds"] for point in run["history"]
+                 if point["validation_accuracy"] >= accuracy), None)
+
+
+def least_exit(run, accuracy):
+    """The exit of the fewest parameters with that validation accuracy; None: there is none."""
+    enough = [e for e in run["exits"] if e["validation_accuracy"] >= accuracy]
+    return min(enough, key=lambda e: e["parameters"], default=None)
+
+
+def mib(runs, key):
+    return spread([value / 2**20 for value in values(runs, key)], 1)
+
+
+def time_row(bp, neuroflux):
+    exact = all(m["predicted_peak_bytes"] == m["measured_peak_bytes"] for m in bp + neuroflux)
+    return [counted(ratios(values(bp, "seconds_to_bp_accuracy"),
+                           values(neuroflux, "seconds_to_bp_accuracy"))),
+            spread(ratios(values(bp, "total_seconds"), values(neuroflux, "total_seconds")), 2),
+            spread(values(bp, "total_seconds"), 0), spread(values(neuroflux, "total_seconds"), 0),
+            *(spread(values(runs, f"{part}_accuracy"), 2, 100)
+              for part in ("validation", "test") for runs in (bp, neuroflux)),
+            "yes" if exact else "NO"]
+
+
+def exit_row(bp, neuroflux):
+    least = [least_exit(n, b["validation_accuracy"] - 0.005) for b, n in zip(bp, neuroflux)]
+    full = bp[0]["parameters"]
+    speeds = values(bp, "inference_images_per_second")
+    return [spread([full / m["parameters"] for m in neuroflux], 1),
+            spread(ratios(values(neuroflux, "inference_images_per_second"), speeds), 2),
+            spread([n["validation_accuracy"] - b["validation_accuracy"]
+                    for b, n in zip(bp, neuroflux)], 2, 100),
+            counted([e and full / e["parameters"] for e in least]),
+            spread(ratios([e and e["inference_images_per_second"] for e in least], speeds), 2),
+            spread([e and e["validation_accuracy"] - b["validation_accuracy"]
+                    for b, e in zip(bp, least)], 2, 100)]
+
+
+def local_row(local, neuroflux):
+    own = [seconds_to(m, m["validation_accuracy"]) for m in local]
+    ours = [seconds_to(n, m["validation_accuracy"]) for m, n in zip(local, neuroflux)]
+    return [counted(ratios(own, ours)),
+            spread(ratios(values(local, "total_seconds"), values(neuroflux, "total_seconds")), 2),
+            spread(values(local, "total_seconds"), 0),
+            spread(values(local, "validation_accuracy"), 2, 100),
+            spread(values(local, "test_accuracy"), 2, 100),
+            mib(local, "measured_peak_bytes"), mib(neuroflux, "measured_peak_bytes"),
+            spread(ratios(values(local, "measured_peak_bytes"),
+                          values(neuroflux, "measured_peak_bytes")), 2)]
+
+
+TABLES = {
+    "Time and accuracy": (
+        "bp", time_row,
+        ["sooner at BP's accuracy (seeds that got there)", "sooner finished", "BP s", "NF s",
+         "BP val %", "NF val %", "BP test %", "NF test %", "predicted = measured peak"]),
+    "Exits": (
+        "bp", exit_row,
+        ["delivered: times fewer parameters", "times BP's inference speed", "points above BP",
+         "least within 0.5 points of BP: times fewer parameters (seeds that have one)",
+         "times BP's inference speed", "points above BP"]),
+    "Against `local`": (
+        "local", local_row,
+        ["sooner at local's accuracy (seeds that got there)", "sooner finished", "local s",
+         "local val %", "local test %", "local peak MiB", "NF peak MiB", "times less memory"])}
+
+
+def print_tables(models, budgets, results):
+    for title, (baseline, row, header) in TABLES.items():
+        lines = []
+        for model in models:
+            pair = [fitting(results[model], name) for name in (baseline, "neuroflux")]
+            if all(pair):
+                lines.append([model, f"{budgets[model] / 2**20:.1f} MiB", *row(*pair)])
+        if lines:
+            print(f"{title}:\n" + "\n".join("| " + " | ".join(line) + " |" for line in [
+                ["net", "budget", *header], ["---"] * (len(header) + 2), *lines]) + "\n")
+    print("Least budgets, MiB:")
+    for model in models:
+        print(f"{model}: " + ", ".join(f"{m['name']} {m['minimum_budget_bytes'] / 2**20:.1f}"
+                                       for m in results[model][0]["methods"]))
+
+
+def run_pair(options, model, budget, seed, further):
+    """Both methods under the budget; with --local, that baseline under none besides."""
+    def compare(folder, methods, budget):
+        return program(options, ["compare", *(["--resume", folder] if (folder / "run.json").exists()
+            else [*common(options, model), "--methods", methods, "--seed", seed, "--budget", budget,
+                  "--batch", options.batch, "--epochs", options.epochs, "--lr", options.lr,
+                  "--run-dir", folder, *further])])
+    summary = compare(options.runs / f"{model}-seed{seed}", options.methods, budget)
+    if options.local:
+        alone = compare(options.runs / f"{model}-seed{seed}-local", "local", "all")
+        summary["methods"] += [m | {"budget_bytes": alone["budget_bytes"]} for m in alone["methods"]]
+    return summary
 
 
 def main():
@@ -100,14 +192,15 @@ def main():
     parser.add_argument("--data", required=True)
     parser.add_argument("--models", default="vgg11,vgg16,resnet18,mobilenet_v1")
     parser.add_argument("--methods", default="bp,neuroflux")
+    parser.add_argument("--local", action="store_true")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--width", type=float, default=0.5)
     parser.add_argument("--bp-batch", type=int, default=4)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--lr", type=float, default=0.1)
-    parser.add_argument("--train-limit", type=int, default=12000)
-    parser.add_argument("--validation-fraction", type=float, default=1 / 6)
+    parser.add_argument("--train-limit", type=int, default=15000)
+    parser.add_argument("--validation-fraction", type=float, default=1 / 3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/stringent"))
     parser.add_argument("--json", type=pathlib.Path)
@@ -121,20 +214,16 @@ def main():
                 if key not in ("program", "data", "runs", "json")} | {"further": further}
     for seed in map(int, options.seeds.split(",")):
         for model in models:
-            folder = options.runs / f"{model}-seed{seed}"
-            resumed = ["--resume", folder] if (folder / "run.json").exists() else [
-                *common(options, model), "--methods", options.methods, "--seed", seed, "--budget",
-                budgets[model], "--batch", options.batch, "--epochs", options.epochs, "--lr",
-                options.lr, "--run-dir", folder, *further]
-            results[model].append(program(options, ["compare", *resumed]))
-            print(row(options, model, budgets[model], results[model][-1:]), file=sys.stderr, flush=True)
+            results[model].append(run_pair(options, model, budgets[model], seed, further))
             if options.json:
                 options.json.write_text(json.dumps(
                     {"settings": settings, "processor": processor(), "budget_bytes": budgets,
                      "runs": results}, indent=1) + "\n")
-    print(HEADER)
-    for model in models:
-        print(row(options, model, budgets[model], results[model]))
+            told = ", ".join(f"{m['name']} {100 * m['validation_accuracy']:.2f} % after "
+                             f"{m['total_seconds']:.0f} s" if m["status"] == "ok" else
+                             f"{m['name']}: {m['status']}" for m in results[model][-1]["methods"])
+            print(f"stringent_budgets: {model}, seed {seed}: {told}", file=sys.stderr, flush=True)
+    print_tables(models, budgets, results)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,8 @@ void ExitNet::fold_batch_norms() {
 }
 
 InferenceSpeed measure_inference(nn::Module& net, const Shape& sample_shape,
-                                 const ContextOptions& target, std::int64_t max_batch) {
+                                 const ContextOptions& target, std::int64_t max_batch,
+                                 double least_seconds) {
   const auto run = [&](const ContextPtr& context, std::int64_t batch, const float* images) {
     const Tensor x =
         nn::stage_images(context, {.size = batch, .sample = sample_shape, .images = images});
@@ -90,12 +91,11 @@ InferenceSpeed measure_inference(nn::Module& net, const Shape& sample_shape,
   net.fold_batch_norms();
   const std::vector<float> images(static_cast<std::size_t>(speed.batch * sample_shape.numel()),
                                   0.5F);
-  constexpr double kSeconds = 0.5;
   constexpr std::size_t kLeast = 5;
   std::vector<double> seconds;
   for (int warm_up = 0; warm_up < 2; ++warm_up) run(context, speed.batch, images.data());
   const Timer all;
-  while (seconds.size() < kLeast || all.seconds() < kSeconds) {
+  while (seconds.size() < kLeast || all.seconds() < least_seconds) {
     const Timer timer;
     run(context, speed.batch, images.data());
     seconds.push_back(timer.seconds());

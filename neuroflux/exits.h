@@ -44,9 +44,10 @@ struct InferenceSpeed {
 };
 
 /// Median speed of whole forward passes with all weights on the device, batch norms folded, at the
-/// largest batch up to `max_batch` that fits the target's budget. The values of inputs and weights
-/// don't matter.
+/// largest batch up to `max_batch` that fits the target's budget: of at least five passes that
+/// take `least_seconds` together. The values of inputs and weights don't matter.
 InferenceSpeed measure_inference(nn::Module& net, const Shape& sample_shape,
-                                 const ContextOptions& target, std::int64_t max_batch);
+                                 const ContextOptions& target, std::int64_t max_batch,
+                                 double least_seconds = 0.5);
 
 }  // namespace nf

@@ -17,6 +17,11 @@ constexpr std::array kMethods{Entry{"bp", plan_bp}, Entry{"bp-accumulate", plan_
                               Entry{"bp-checkpoint", plan_bp_checkpoint},
                               Entry{"local", plan_local}, Entry{"neuroflux", plan_neuroflux}};
 
+InferenceSpeed measure(const MethodRun& run, nn::Module& net, double least_seconds) {
+  return measure_inference(net, run.data.sample_shape(), run.device,
+                           std::min(run.inference_batch, run.data.train_count()), least_seconds);
+}
+
 }  // namespace
 
 const std::vector<std::string>& method_names() {
@@ -35,12 +40,16 @@ std::unique_ptr<Method> plan_method(const std::string& name, const MethodInput& 
 }
 
 void measure_speed(const MethodRun& run, nn::Module& net, MethodSummary& summary) {
-  const InferenceSpeed speed =
-      measure_inference(net, run.data.sample_shape(), run.device,
-                        std::min(run.inference_batch, run.data.train_count()));
+  const InferenceSpeed speed = measure(run, net, 0.5);
   if (speed.batch == 0) return;
   summary.inference_images_per_second = speed.images_per_second;
   summary.inference_batch = speed.batch;
+}
+
+std::optional<double> measure_exit_speed(const MethodRun& run, nn::Module& exit) {
+  const InferenceSpeed speed = measure(run, exit, 0.1);
+  if (speed.batch == 0) return {};
+  return speed.images_per_second;
 }
 
 SavedNet describe_net(const nn::Model& model, const nn::TrainingData& data) {

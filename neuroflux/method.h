@@ -81,6 +81,9 @@ class PlanTimer {
 
 /// Measures how fast the delivered net infers, and says so in `summary`.
 void measure_speed(const MethodRun& run, nn::Module& net, MethodSummary& summary);
+/// The same of one of a net's exits that is not delivered, in less time; empty where not even one
+/// image fits.
+std::optional<double> measure_exit_speed(const MethodRun& run, nn::Module& exit);
 /// What stands beside the weights of a net trained on these data.
 SavedNet describe_net(const nn::Model& model, const nn::TrainingData& data);
 

@@ -101,9 +101,19 @@ class LocalMethod : public Method {
     saved.write(run.folder / summary.weights, exit_weights(net, result.weights, unit));
     ExitNet exit(net, unit);
     measure_speed(run, exit, summary);
+    measure_exits(run, net, summary);
   }
 
  private:
+  static void measure_exits(const MethodRun& run, const LocalNet& net, MethodSummary& summary) {
+    for (ExitSummary& exit : summary.exits)
+      if (exit.unit == *summary.exit_unit) {
+        exit.inference_images_per_second = summary.inference_images_per_second;
+      } else if (run.device.device.kind != DeviceKind::simt) {  // where speed means nothing
+        ExitNet other(net, exit.unit - 1);
+        exit.inference_images_per_second = measure_exit_speed(run, other);
+      }
+  }
   static void summarise(const LocalResult& result, const nn::TrainingData& data,
                         MethodSummary& summary) {
     summary.batches.clear();
@@ -121,7 +131,7 @@ class LocalMethod : public Method {
     }
     for (const ExitResult& exit : result.exits)
       summary.exits.push_back(
-          {exit.unit + 1, exit.parameters, exit.flops, exit.validation_accuracy});
+          {exit.unit + 1, exit.parameters, exit.flops, exit.validation_accuracy, {}});
     const ExitResult& chosen = result.exits[result.chosen];
     summary.exit_unit = chosen.unit + 1;
     summary.stopped_early = result.stopped_early;

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <numeric>
 
@@ -38,28 +39,38 @@ bool any_history(const std::vector<const ReportRun*>& runs) {
   });
 }
 
-// What an exit, or a whole net, costs and is worth; `cost` picks parameters or FLOPs.
+// What an exit's accuracy is set against.
+struct Measure {
+  std::string label;
+  std::optional<double> (*of_exit)(const ExitSummary&);
+  std::optional<double> (*of_net)(const MethodSummary&);
+  bool more_is_better = false;
+};
+
+const std::array kMeasures{
+    Measure{"parameters",
+            [](const ExitSummary& exit) { return std::optional(double(exit.parameters)); },
+            [](const MethodSummary& net) { return std::optional<double>(net.parameters); }},
+    Measure{"FLOPs for one image",
+            [](const ExitSummary& exit) { return std::optional(double(exit.flops)); },
+            [](const MethodSummary& net) { return std::optional<double>(net.flops); }},
+    Measure{"images inferred per second",
+            [](const ExitSummary& exit) { return exit.inference_images_per_second; },
+            [](const MethodSummary& net) { return net.inference_images_per_second; }, true}};
+
 struct ExitPoint {
-  std::int64_t unit = 0;
-  double cost = 0.0, accuracy = 0.0;
+  double measure = 0.0, accuracy = 0.0;
 };
 
 class ExitPlot {
  public:
-  using Cost = double (*)(const ExitSummary&);
-  using NetCost = std::optional<std::int64_t> (*)(const MethodSummary&);
-
-  ExitPlot(const Group& group, std::int64_t budget, std::string label, Cost cost, NetCost net_cost)
-      : group_(group),
-        budget_(budget),
-        label_(std::move(label)),
-        cost_(cost),
-        net_cost_(net_cost) {}
+  ExitPlot(const Group& group, std::int64_t budget, const Measure& measure)
+      : group_(group), budget_(budget), measure_(measure) {}
 
   std::string draw() {
     for (const std::string& name : group_.methods()) add(name);
-    XyPlot plot{.text = {fmt::format("Accuracy against {}", label_), ""},
-                .x = {label_, format_count, logarithmic()},
+    XyPlot plot{.text = {fmt::format("Accuracy against {}", measure_.label), ""},
+                .x = {measure_.label, format_count, logarithmic()},
                 .y = {"validation accuracy", percent},
                 .width = 508.0};
     for (const Series& series : series_)
@@ -78,7 +89,7 @@ class ExitPlot {
   }
 
   void add(const std::string& name) {
-    // By unit: where seeds differ in an exit's cost, it is the mean too.
+    // By unit: where seeds differ in what an exit costs, it is the mean too.
     std::map<std::int64_t, std::vector<ExitPoint>> exits;
     Series faint{.name = name, .colour = colour_of(name)};
     Series whole = faint;
@@ -88,23 +99,25 @@ class ExitPlot {
       if (method == nullptr) continue;
       const std::string seed = fmt::format("seed {}", run->record.summary.seed);
       for (const ExitSummary& exit : method->exits) {
-        exits[exit.unit].push_back({exit.unit, cost_(exit), exit.validation_accuracy});
+        const auto x = measure_.of_exit(exit);
+        if (!x) continue;
+        exits[exit.unit].push_back({*x, exit.validation_accuracy});
         const bool chosen = method->exit_unit == exit.unit;
-        faint.marks.push_back({.x = cost_(exit),
-                               .y = exit.validation_accuracy,
-                               .tooltip = tooltip(name, exit.unit, seed, cost_(exit),
-                                                  exit.validation_accuracy, chosen),
-                               .label = "",
-                               .ringed = chosen,
-                               .faint = true});
+        faint.marks.push_back(
+            {.x = *x,
+             .y = exit.validation_accuracy,
+             .tooltip = tooltip(name, exit.unit, seed, *x, exit.validation_accuracy, chosen),
+             .label = "",
+             .ringed = chosen,
+             .faint = true});
       }
-      const auto cost = net_cost_(*method);
-      if (method->exits.empty() && cost && method->validation_accuracy)
-        whole.marks.push_back({.x = static_cast<double>(*cost),
-                               .y = *method->validation_accuracy,
-                               .tooltip = tooltip(name, 0, seed, static_cast<double>(*cost),
-                                                  *method->validation_accuracy, false),
-                               .label = whole.marks.empty() ? name : ""});
+      const auto x = measure_.of_net(*method);
+      if (method->exits.empty() && x && method->validation_accuracy)
+        whole.marks.push_back(
+            {.x = *x,
+             .y = *method->validation_accuracy,
+             .tooltip = tooltip(name, 0, seed, *x, *method->validation_accuracy, false),
+             .label = whole.marks.empty() ? name : ""});
     }
     series_.push_back(whole);
     series_.push_back(front(name, exits));
@@ -112,10 +125,11 @@ class ExitPlot {
   }
 
   std::string tooltip(const std::string& name, std::int64_t unit, const std::string& seed,
-                      double cost, double accuracy, bool chosen) const {
-    return fmt::format(
-        "{} {}, {}: {} {}, {}{}", name, unit == 0 ? "whole net" : fmt::format("exit {}", unit),
-        seed, format_count(cost), label_, format_percent(accuracy, 2), chosen ? "; delivered" : "");
+                      double measure, double accuracy, bool chosen) const {
+    return fmt::format("{} {}, {}: {} {}, {}{}", name,
+                       unit == 0 ? "whole net" : fmt::format("exit {}", unit), seed,
+                       format_count(measure), measure_.label, format_percent(accuracy, 2),
+                       chosen ? "; delivered" : "");
   }
 
   // Means over seeds, and the line through those that none beats.
@@ -124,29 +138,27 @@ class ExitPlot {
     Series result{.name = name, .colour = colour_of(name), .steps = true};
     std::vector<Trade> means;
     for (const auto& [unit, points] : exits) {
-      Trade mean;
+      ExitPoint mean;
       for (const ExitPoint& point : points) {
-        mean.cost += point.cost / static_cast<double>(points.size());
-        mean.gain += point.accuracy / static_cast<double>(points.size());
+        mean.measure += point.measure / static_cast<double>(points.size());
+        mean.accuracy += point.accuracy / static_cast<double>(points.size());
       }
       result.marks.push_back(
-          {.x = mean.cost,
-           .y = mean.gain,
-           .tooltip = tooltip(name, unit, fmt::format("mean of {}", points.size()), mean.cost,
-                              mean.gain, false),
+          {.x = mean.measure,
+           .y = mean.accuracy,
+           .tooltip = tooltip(name, unit, fmt::format("mean of {}", points.size()), mean.measure,
+                              mean.accuracy, false),
            .label = std::to_string(unit)});
-      means.push_back(mean);
+      means.push_back({measure_.more_is_better ? -mean.measure : mean.measure, mean.accuracy});
     }
     for (const std::size_t i : pareto_front(means))
-      result.line.push_back({means[i].cost, means[i].gain});
+      result.line.push_back({result.marks[i].x, result.marks[i].y});
     return result;
   }
 
   const Group& group_;
   std::int64_t budget_;
-  std::string label_;
-  Cost cost_;
-  NetCost net_cost_;
+  const Measure& measure_;
   std::vector<Series> series_;
 };
 
@@ -211,26 +223,16 @@ std::string exits_section(const Group& group) {
     };
     if (std::ranges::none_of(group.under(budget), has_exits)) continue;
     html += fmt::format("<h4>Under {}</h4>\n<div class=\"pair\">\n", format_bytes(budget));
-    html += ExitPlot(
-                group, budget, "parameters",
-                [](const ExitSummary& exit) { return static_cast<double>(exit.parameters); },
-                [](const MethodSummary& method) { return method.parameters; })
-                .draw();
-    html += ExitPlot(
-                group, budget, "FLOPs for one image",
-                [](const ExitSummary& exit) { return static_cast<double>(exit.flops); },
-                [](const MethodSummary& method) { return method.flops; })
-                .draw();
+    for (const Measure& measure : kMeasures) html += ExitPlot(group, budget, measure).draw();
     html += "</div>\n";
   }
   if (html.empty()) return "";
   return "<h3>Exits</h3>\n" +
          paragraph(
              "Every exit of a net that was trained by parts, numbered by its unit: large points "
-             "are "
-             "means over seeds, small ones single seeds, a ring the exit that was delivered, the "
-             "line the exits that no cheaper one beats, a square a net that was trained as a "
-             "whole.") +
+             "are means over seeds, small ones single seeds, a ring the exit that was delivered, "
+             "the line the exits that no cheaper or faster one beats, a square a net that was "
+             "trained as a whole. Speeds are those of this run's machine under its budget.") +
          html;
 }
 
