@@ -1,6 +1,7 @@
-// Who computes a convolution: the direct path where it pays, else oneDNN where it has more than a
-// reference implementation, direct loops for depthwise ones, matrix products for the rest. What
-// follows a convolution is oneDNN's where it can do that too, else a pass of its own.
+// Who computes a convolution: Winograd's path or the direct one where they pay, else oneDNN where
+// it has more than a reference implementation, direct loops for depthwise ones, matrix products for
+// the rest. What follows a convolution is done with it by Winograd's path, and by oneDNN where it
+// can; else it is a pass of its own.
 #include <type_traits>
 
 #include "engine/backends/cpu/conv2d_paths.h"
@@ -12,6 +13,10 @@ namespace nf::cpu {
 namespace {
 
 // Weights that came in a layout of oneDNN's are oneDNN's to read.
+bool uses_winograd(const Conv2dProblem& problem, Pass pass) {
+  return problem.weight_layout == 0 && winograd_conv2d_pays(problem, pass);
+}
+
 bool uses_direct(const Conv2dProblem& problem, Pass pass) {
   return problem.weight_layout == 0 && direct_conv2d_pays(problem, pass);
 }
@@ -52,6 +57,7 @@ void follow(int threads, Activation activation, const T* residual, T* y, std::in
 std::int64_t CpuBackend::conv2d_workspace(const Conv2dProblem& problem, Pass pass,
                                           GradMode mode) const {
   with_real("conv2d", problem.dtype, [](auto) {});
+  if (uses_winograd(problem, pass)) return winograd_conv2d_workspace(problem, pass, threads_);
   if (uses_direct(problem, pass)) return 0;
   if (uses_onednn(onednn_.get(), problem, pass))
     return onednn_->conv2d_workspace(problem, pass, mode);
@@ -61,7 +67,8 @@ std::int64_t CpuBackend::conv2d_workspace(const Conv2dProblem& problem, Pass pas
 }
 
 std::int64_t CpuBackend::conv2d_weight_layout(const Conv2dProblem& problem) const {
-  if (direct_conv2d_beats_layouts(problem)) return 0;
+  if (winograd_conv2d_pays(problem, Pass::forward) || direct_conv2d_beats_layouts(problem))
+    return 0;
   if (uses_onednn(onednn_.get(), problem, Pass::forward))
     return onednn_->conv2d_weight_layout(problem);
   return problem.fused() ? conv2d_weight_layout(problem.plain()) : 0;
@@ -102,6 +109,9 @@ void CpuBackend::conv2d_forward(const Conv2dProblem& problem, ConstView x, Const
     const T* added = elements<T>(op, residual);
     T* out = elements<T>(op, y);
     if constexpr (std::is_same_v<T, float>) {
+      if (uses_winograd(problem, pass))
+        return WinogradConv2d{problem, threads_, workspace}.forward(in, filters, offset, added,
+                                                                    out);
       if (uses_direct(problem, pass)) {
         DirectConv2d{problem, threads_}.forward(in, filters, offset, out);
         if (problem.fused()) follow(threads_, problem.activation, added, out, y.numel());
@@ -132,6 +142,9 @@ void CpuBackend::conv2d_backward_input(const Conv2dProblem& problem, ConstView d
     const T* filters = elements<T>(op, w);
     T* out = elements<T>(op, dx);
     if constexpr (std::is_same_v<T, float>) {
+      if (uses_winograd(problem, pass))
+        return WinogradConv2d{problem, threads_, workspace}.backward_input(upstream, filters, out,
+                                                                           mode);
       if (uses_direct(problem, pass))
         return DirectConv2d{problem, threads_}.backward_input(upstream, filters, out, mode);
       if (uses_onednn(onednn_.get(), problem, pass))
@@ -154,6 +167,9 @@ void CpuBackend::conv2d_backward_weight(const Conv2dProblem& problem, ConstView 
     const T* upstream = elements<T>(op, dy);
     T* out = elements<T>(op, dw);
     if constexpr (std::is_same_v<T, float>) {
+      if (uses_winograd(problem, pass))
+        return WinogradConv2d{problem, threads_, workspace}.backward_weight(in, upstream, out,
+                                                                            mode);
       if (uses_direct(problem, pass))
         return DirectConv2d{problem, threads_}.backward_weight(in, upstream, out, mode);
       if (uses_onednn(onednn_.get(), problem, pass))

@@ -20,13 +20,10 @@ constexpr std::int64_t kOutsPerVisit = 64;
 constexpr std::int64_t kFiltersAtOnce = 16;
 constexpr std::int64_t kRun = 512;
 
-// Tiles that the registers hold: 32 with AVX-512, 16 elsewhere.
+// A tile of inner products, which keep a vector each.
 template <int lanes>
 constexpr int kDotImages = lanes == 16 ? 6 : 3;
 constexpr int kDotFilters = 4;
-constexpr int kRows = 6;
-template <int lanes>
-constexpr int kVectors = lanes == 16 ? 4 : 2;
 
 struct Range {
   std::int64_t begin, end;
@@ -46,28 +43,6 @@ Range outs_inside(const Conv2dProblem& p, std::int64_t tap, std::int64_t outs, s
   const std::int64_t begin = shift >= 0 ? 0 : (-shift + p.stride - 1) / p.stride;
   const std::int64_t end = size <= shift ? 0 : (size - 1 - shift) / p.stride + 1;
   return {std::min(begin, outs), std::clamp(end, std::min(begin, outs), outs)};
-}
-
-// Cuts `count` into parts of at most `most`, as alike as can be: fn(begin, Constant<part>{}).
-template <int most, typename Fn>
-void in_parts(std::int64_t count, const Fn& fn) {
-  for (std::int64_t begin = 0; begin < count;) {
-    const std::int64_t left = count - begin, parts = (left + most - 1) / most;
-    const std::int64_t part = (left + parts - 1) / parts;
-    with_count<most>(part, [&](auto size) { fn(begin, size); });
-    begin += part;
-  }
-}
-
-// fn(c, Width) for tiles that cover the channels of the range.
-template <int lanes, typename Fn>
-void over_channels(Range channels, const Fn& fn) {
-  std::int64_t c = channels.begin;
-  constexpr int vectors = kVectors<lanes>;
-  for (; c + vectors * lanes <= channels.end; c += vectors * lanes)
-    fn(c, Width<lanes, vectors, false>{});
-  for (; c + lanes <= channels.end; c += lanes) fn(c, Width<lanes, 1, false>{});
-  if (c < channels.end) fn(c, Width<lanes, 1, true>{channels.end - c});
 }
 
 // What the passes know of their operands: elements from one image, row, … to the next.
@@ -123,7 +98,7 @@ void forward(const Extents& e, Range filters, const float* x, const float* w, co
 template <int lanes>
 void backward_input(const Extents& e, Range channels, const float* dy, const float* w, float* dx) {
   const Conv2dProblem& p = e.p;
-  alignas(64) float packed[kOutsPerVisit * kVectors<lanes> * lanes];
+  alignas(64) float packed[kOutsPerVisit * kTileVectors<lanes> * lanes];
   for (std::int64_t first = 0; first < p.o; first += kOutsPerVisit) {
     const std::int64_t outs = std::min(kOutsPerVisit, p.o - first);
     for (std::int64_t kh = 0; kh < p.kh; ++kh)
@@ -132,7 +107,7 @@ void backward_input(const Extents& e, Range channels, const float* dy, const flo
         const Range right = outs_inside(p, kw, e.out_w, p.w);
         if (down.count() == 0 || right.count() == 0) continue;
         const float* taps = w + first * e.filter + kh * e.filter_row + kw * p.c;
-        over_channels<lanes>(channels, [&](std::int64_t c, auto width) {
+        over_channels<lanes>(channels.begin, channels.end, [&](std::int64_t c, auto width) {
           using W = decltype(width);
           // Side by side they don't push each other out of the cache.
           for (std::int64_t o = 0; o < outs; ++o)
@@ -146,7 +121,7 @@ void backward_input(const Extents& e, Range channels, const float* dy, const flo
               const float* upstream = dy + oh * e.y_row + ow * p.o + first;
               float* to = dx + (oh * p.stride - p.padding + kh) * e.x_row +
                           (ow * p.stride - p.padding + kw) * p.c + c;
-              in_parts<kRows>(p.n, [&](std::int64_t n, auto images) {
+              in_parts<kTileRows>(p.n, [&](std::int64_t n, auto images) {
                 add_products<images>(width, upstream + n * e.y_image, e.y_image, packed, outs,
                                      to + n * e.x_image, e.x_image);
               });
@@ -160,7 +135,7 @@ template <int lanes>
 void backward_weight(const Extents& e, Range filters, const float* x, const float* dy,
                      bool accumulate, float* dw) {
   const Conv2dProblem& p = e.p;
-  in_parts<kRows>(filters.count(), [&](std::int64_t begin, auto outs) {
+  in_parts<kTileRows>(filters.count(), [&](std::int64_t begin, auto outs) {
     const std::int64_t o = filters.begin + begin;
     for (std::int64_t kh = 0; kh < p.kh; ++kh)
       for (std::int64_t kw = 0; kw < p.kw; ++kw) {
@@ -173,7 +148,7 @@ void backward_weight(const Extents& e, Range filters, const float* x, const floa
                              (right.begin * p.stride - p.padding + kw) * p.c;
         const float* upstream = dy + down.begin * e.y_row + right.begin * p.o + o;
         float* out = dw + o * e.filter + kh * e.filter_row + kw * p.c;
-        over_channels<lanes>({0, p.c}, [&](std::int64_t c, auto width) {
+        over_channels<lanes>(0, p.c, [&](std::int64_t c, auto width) {
           sum_over_cells<outs>(width, cells, image + c, upstream, accumulate, out + c, e.filter);
         });
       }
@@ -242,8 +217,9 @@ void DirectConv2d::backward_weight(const float* x, const float* dy, float* dw,
   const Extents e{problem};
   const bool accumulate = mode == GradMode::accumulate;
   parallel_for(
-      threads, (e.p.o + kRows - 1) / kRows, 1, [&](std::int64_t begin, std::int64_t end, int) {
-        const Range filters{begin * kRows, std::min(end * kRows, e.p.o)};
+      threads, (e.p.o + kTileRows - 1) / kTileRows, 1,
+      [&](std::int64_t begin, std::int64_t end, int) {
+        const Range filters{begin * kTileRows, std::min(end * kTileRows, e.p.o)};
         widest([&](auto lanes) { cpu::backward_weight<lanes>(e, filters, x, dy, accumulate, dw); });
       });
 }

@@ -1,5 +1,5 @@
-// Convolution without oneDNN: direct loops over weights as they lie, matrix products over gathered
-// patches, and direct depthwise loops.
+// Convolution without oneDNN: direct loops over weights as they lie, Winograd's products, matrix
+// products over gathered patches, and direct depthwise loops.
 #pragma once
 
 #include <cstdint>
@@ -40,6 +40,27 @@ struct DepthwiseConv2d {
 bool direct_conv2d_pays(const Conv2dProblem& problem, Pass pass);
 /// Whether it is so in the forward pass even where reordering the weights costs nothing.
 bool direct_conv2d_beats_layouts(const Conv2dProblem& problem);
+
+/// Whether the path below can do this: f32, ungrouped, 3x3 filters, stride 1, padding up to 2,
+/// multiples of 16 channels on both sides.
+bool winograd_conv2d_possible(const Conv2dProblem& problem);
+/// Whether it is the fastest for this pass too; a matter of the problem alone.
+bool winograd_conv2d_pays(const Conv2dProblem& problem, Pass pass);
+/// Bytes of its workspace.
+std::int64_t winograd_conv2d_workspace(const Conv2dProblem& problem, Pass pass, int threads);
+
+/// Winograd's convolution, whose error is about twice that of a plain sum (winograd.h). What
+/// follows a forward pass is done too, a null residual for none.
+struct WinogradConv2d {
+  const Conv2dProblem& problem;
+  int threads;
+  Workspace workspace;
+
+  void forward(const float* x, const float* w, const float* bias, const float* residual,
+               float* y) const;
+  void backward_input(const float* dy, const float* w, float* dx, GradMode mode) const;
+  void backward_weight(const float* x, const float* dy, float* dw, GradMode mode) const;
+};
 
 /// In f32, ungrouped, without a workspace.
 struct DirectConv2d {

@@ -1,11 +1,28 @@
-// The inner products of a direct convolution: tiles of results that stay in registers.
+// The inner products of our own convolutions: tiles of results that stay in registers.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "engine/backends/cpu/vectors.h"
 
 namespace nf::cpu {
+
+/// Rows and columns, in vectors, of a tile that the registers hold: 32 with AVX-512, 16 elsewhere.
+inline constexpr int kTileRows = 6;
+template <int lanes>
+inline constexpr int kTileVectors = lanes == 16 ? 4 : 2;
+
+/// Cuts `count` into parts of at most `most`, as alike as can be: fn(begin, Constant<part>{}).
+template <int most, typename Fn>
+void in_parts(std::int64_t count, const Fn& fn) {
+  for (std::int64_t begin = 0; begin < count;) {
+    const std::int64_t left = count - begin, parts = (left + most - 1) / most;
+    const std::int64_t part = (left + parts - 1) / parts;
+    with_count<most>(part, [&](auto size) { fn(begin, size); });
+    begin += part;
+  }
+}
 
 /// sum[i][j] += w[i] x[j] over `length` elements, a multiple of the lanes, for `outs` filters and
 /// `ins` images; the elements of a sum are still to be added up.
@@ -81,6 +98,16 @@ struct Width {
   static constexpr bool part = part_;
   std::int64_t count = lanes;
 };
+
+/// fn(c, Width) for tiles that cover channels begin to end.
+template <int lanes, typename Fn>
+void over_channels(std::int64_t begin, std::int64_t end, const Fn& fn) {
+  std::int64_t c = begin;
+  constexpr int vectors = kTileVectors<lanes>;
+  for (; c + vectors * lanes <= end; c += vectors * lanes) fn(c, Width<lanes, vectors, false>{});
+  for (; c + lanes <= end; c += lanes) fn(c, Width<lanes, 1, false>{});
+  if (c < end) fn(c, Width<lanes, 1, true>{end - c});
+}
 
 /// dx[j][c] += sum over o of dy[j][o] w[o][c], for `ins` images; a row of w fills the width.
 template <int ins, typename W>

@@ -1,0 +1,425 @@
+// Winograd's convolution F(4x4, 3x3): filters and patches become points (winograd.h), and at each
+// of the 36 points a matrix product over channels, a quarter of the direct convolution's, does the
+// rest. Each result is one sum whose order does not depend on the number of threads.
+#include <algorithm>
+
+#include "engine/backends/cpu/conv2d_paths.h"
+#include "engine/backends/cpu/conv2d_tiles.h"
+#include "engine/backends/cpu/parallel.h"
+#include "engine/backends/cpu/typed.h"
+#include "engine/backends/cpu/vectors.h"
+#include "engine/backends/cpu/winograd.h"
+
+namespace nf::cpu {
+namespace {
+
+using winograd::kOutputs;
+using winograd::kPatch;
+using winograd::kPoints;
+using winograd::kTaps;
+
+// Points of filters cost time and memory: at most so many for each element of the maps.
+constexpr std::int64_t kMostFilters = 5;
+// Tiles reach beyond maps that are no multiple of theirs: at most so many times the outputs.
+constexpr double kMostWaste = 1.4;
+// On fewer the transforms outweigh what they save.
+constexpr std::int64_t kLeastChannels = 32;
+// Channels come in whole vectors of every machine.
+constexpr std::int64_t kChannels = 16;
+// Floats of a thread's points of patches and of outputs, which its own cache is to hold.
+constexpr std::int64_t kPointFloats = 72 << 10;
+// Between one point's floats and the next one's: 36 streams a power of two apart would push each
+// other out of the cache.
+constexpr std::int64_t kGap = 16;
+
+// A convolution of stride 1 from one map to another: the problem's own, or, with filters turned
+// about, the one from the output's gradient to the input's.
+struct MapPass {
+  std::int64_t n, in_h, in_w, in_c, out_h, out_w, out_c, padding;
+
+  std::int64_t tiles_down() const { return (out_h + kOutputs - 1) / kOutputs; }
+  std::int64_t tiles_right() const { return (out_w + kOutputs - 1) / kOutputs; }
+  std::int64_t tiles() const { return n * tiles_down() * tiles_right(); }
+  /// From a point of all filters to the next.
+  std::int64_t filters() const { return in_c * out_c + kGap; }
+  /// Tiles that a thread transforms at a time: whole rows of products.
+  std::int64_t group() const {
+    const std::int64_t most = kPointFloats / (kPoints * (in_c + out_c));
+    const std::int64_t rows = std::clamp<std::int64_t>(most / kTileRows, 1, 8);
+    return std::min(rows * kTileRows, tiles());
+  }
+};
+
+MapPass forward_map(const Conv2dProblem& p) {
+  return {p.n, p.h, p.w, p.c, p.out_h(), p.out_w(), p.o, p.padding};
+}
+
+MapPass backward_map(const Conv2dProblem& p) {
+  return {p.n, p.out_h(), p.out_w(), p.o, p.h, p.w, p.c, kTaps - 1 - p.padding};
+}
+
+MapPass map_of(const Conv2dProblem& p, Pass pass) {
+  return pass == Pass::backward_input ? backward_map(p) : forward_map(p);
+}
+
+// A tile of outputs: its image, and where it begins.
+struct Place {
+  std::int64_t image, row, column;
+
+  Place(const MapPass& m, std::int64_t tile)
+      : image(tile / (m.tiles_down() * m.tiles_right())),
+        row(tile / m.tiles_right() % m.tiles_down() * kOutputs),
+        column(tile % m.tiles_right() * kOutputs) {}
+};
+
+// The workspace: points of all filters, then for each thread points of a group's patches and
+// outputs; zeros in place of what lies outside a map.
+struct Parts {
+  float *filters, *patches, *outputs, *zeros;
+  std::int64_t bytes;
+
+  Parts(const MapPass& m, int threads, Workspace workspace) {
+    Sections sections(workspace);
+    filters = sections.take<float>(kPoints * m.filters());
+    patches = sections.take<float>(threads * kPoints * (m.group() * m.in_c + kGap));
+    outputs = sections.take<float>(threads * kPoints * (m.group() * m.out_c + kGap));
+    zeros = sections.take<float>(std::max(m.in_c, m.out_c));
+    bytes = sections.bytes();
+  }
+};
+
+// Points of filters lie point by point in panels of a tile's columns, in each input channel by
+// input channel: as the products read them.
+template <int lanes>
+std::int64_t place_in_panels(const MapPass& m, std::int64_t in, std::int64_t out) {
+  constexpr std::int64_t most = kTileVectors<lanes> * lanes;
+  const std::int64_t width = out / most * most + most <= m.out_c ? most : lanes;
+  const std::int64_t panel = out / width * width;
+  return panel * m.in_c + in * width + out - panel;
+}
+
+// Filters of kChannels input and `lanes` output channels: [tap][in][out].
+template <int lanes>
+using Taps = float[kTaps * kTaps][kChannels][lanes];
+
+// w (O, 3, 3, C) seen by the pass: from C to O, or from O to C with the taps in reverse.
+template <int lanes>
+void read_taps(const MapPass& m, bool backward, const float* w, std::int64_t in, std::int64_t out,
+               Taps<lanes>& taps) {
+  constexpr std::int64_t count = kTaps * kTaps;
+  for (std::int64_t tap = 0; tap < count; ++tap)
+    if (backward) {
+      for (std::int64_t i = 0; i < kChannels; ++i)
+        for (int o = 0; o < lanes; ++o)
+          taps[tap][i][o] = w[((in + i) * count + count - 1 - tap) * m.out_c + out + o];
+    } else {
+      for (int o = 0; o < lanes; ++o)
+        for (std::int64_t i = 0; i < kChannels; ++i)
+          taps[tap][i][o] = w[((out + o) * count + tap) * m.in_c + in + i];
+    }
+}
+
+template <int lanes>
+void transform_filters(const MapPass& m, bool backward, const float* w, std::int64_t out,
+                       float* filters) {
+  alignas(64) Taps<lanes> taps;
+  for (std::int64_t in = 0; in < m.in_c; in += kChannels) {
+    read_taps<lanes>(m, backward, w, in, out, taps);
+    for (std::int64_t i = 0; i < kChannels; ++i) {
+      float* to = filters + place_in_panels<lanes>(m, in + i, out);
+      winograd::in_both_directions<winograd::TapsToPoints, lanes>(
+          [&](int row, int column, Vector<lanes>& tap) {
+            load<lanes>(taps[row * kTaps + column][i], tap);
+          },
+          [&](int row, int column, const Vector<lanes>& point) {
+            store<lanes>(point, to + (row * kPatch + column) * m.filters());
+          });
+    }
+  }
+}
+
+void transform_filters(const MapPass& m, bool backward, int threads, const float* w,
+                       float* filters) {
+  parallel_for(threads, m.out_c / kChannels, 1, [&](std::int64_t begin, std::int64_t end, int) {
+    widest([&](auto lanes) {
+      for (std::int64_t out = begin * kChannels; out < end * kChannels; out += lanes)
+        transform_filters<lanes>(m, backward, w, out, filters);
+    });
+  });
+}
+
+// Points of `count` tiles' patches of x (N, in_h, in_w, in_c): (point, tile, channel), `group`
+// tiles from a point to the next.
+template <int lanes>
+void transform_patches(const MapPass& m, const float* x, const float* zeros, std::int64_t first,
+                       std::int64_t count, std::int64_t group, float* patches) {
+  for (std::int64_t tile = 0; tile < count; ++tile) {
+    const Place place(m, first + tile);
+    const float* pixels[kPatch][kPatch];
+    for (int i = 0; i < kPatch; ++i)
+      for (int j = 0; j < kPatch; ++j) {
+        const std::int64_t row = place.row + i - m.padding, column = place.column + j - m.padding;
+        const bool inside = row >= 0 && row < m.in_h && column >= 0 && column < m.in_w;
+        pixels[i][j] =
+            inside ? x + ((place.image * m.in_h + row) * m.in_w + column) * m.in_c : zeros;
+      }
+    for (std::int64_t c = 0; c < m.in_c; c += lanes)
+      winograd::in_both_directions<winograd::InputsToPoints, lanes>(
+          [&](int i, int j, Vector<lanes>& value) { load<lanes>(pixels[i][j] + c, value); },
+          [&](int i, int j, const Vector<lanes>& point) {
+            store<lanes>(point,
+                         patches + (i * kPatch + j) * (group * m.in_c + kGap) + tile * m.in_c + c);
+          });
+  }
+}
+
+// m[row][column] = or += sum over depth of v[row][depth] u[depth][column], for `rows` rows and the
+// columns of a width.
+template <int rows, bool add, typename W>
+void multiply(W /*width*/, const float* v, std::int64_t v_row, std::int64_t v_step, const float* u,
+              std::int64_t u_step, std::int64_t depth, float* m, std::int64_t m_row) {
+  constexpr int lanes = W::lanes, vectors = W::vectors;
+  Vector<lanes> sum[rows][vectors];
+  for (int i = 0; i < rows; ++i)
+    for (int k = 0; k < vectors; ++k)
+      if constexpr (add)
+        load<lanes>(m + i * m_row + k * lanes, sum[i][k]);
+      else
+        sum[i][k] = Vector<lanes>{};
+  for (std::int64_t d = 0; d < depth; ++d, v += v_step, u += u_step) {
+    Vector<lanes> from_u[vectors];
+    for (int k = 0; k < vectors; ++k) {
+      load<lanes>(u + k * lanes, from_u[k]);
+      hold(from_u[k]);
+    }
+    for (int i = 0; i < rows; ++i) {
+      Vector<lanes> from_v = v[i * v_row] - Vector<lanes>{};
+      hold(from_v);
+      for (int k = 0; k < vectors; ++k) sum[i][k] += from_v * from_u[k];
+    }
+  }
+  for (int i = 0; i < rows; ++i)
+    for (int k = 0; k < vectors; ++k) store<lanes>(sum[i][k], m + i * m_row + k * lanes);
+}
+
+template <int lanes>
+void multiply_points(const MapPass& m, const float* patches, const float* filters,
+                     std::int64_t count, std::int64_t group, float* outputs) {
+  for (int point = 0; point < kPoints; ++point) {
+    const float* v = patches + point * (group * m.in_c + kGap);
+    const float* u = filters + point * m.filters();
+    float* to = outputs + point * (group * m.out_c + kGap);
+    over_channels<lanes>(0, m.out_c, [&](std::int64_t c, auto width) {
+      using W = decltype(width);
+      in_parts<kTileRows>(count, [&](std::int64_t tile, auto rows) {
+        multiply<rows, false>(width, v + tile * m.in_c, m.in_c, 1, u + c * m.in_c,
+                              W::vectors * lanes, m.in_c, to + tile * m.out_c + c, m.out_c);
+      });
+    });
+  }
+}
+
+// What becomes of an output besides.
+struct Finish {
+  const float* bias;      // (out_c) or null
+  const float* residual;  // as the output, or null; what it holds already, to add to it
+  Activation activation;
+};
+
+template <int lanes>
+void finish_outputs(const MapPass& m, const Finish& finish, const float* outputs,
+                    std::int64_t first, std::int64_t count, std::int64_t group, float* y) {
+  const bool cuts = finish.activation != Activation::none;
+  const auto bound = static_cast<float>(upper_bound(finish.activation));
+  for (std::int64_t tile = 0; tile < count; ++tile) {
+    const Place place(m, first + tile);
+    const std::int64_t down = std::min<std::int64_t>(kOutputs, m.out_h - place.row);
+    const std::int64_t right = std::min<std::int64_t>(kOutputs, m.out_w - place.column);
+    const std::int64_t corner =
+        ((place.image * m.out_h + place.row) * m.out_w + place.column) * m.out_c;
+    for (std::int64_t c = 0; c < m.out_c; c += lanes) {
+      Vector<lanes> bias{};
+      if (finish.bias != nullptr) load<lanes>(finish.bias + c, bias);
+      winograd::in_both_directions<winograd::PointsToOutputs, lanes>(
+          [&](int i, int j, Vector<lanes>& point) {
+            load<lanes>(outputs + (i * kPatch + j) * (group * m.out_c + kGap) + tile * m.out_c + c,
+                        point);
+          },
+          [&](int i, int j, const Vector<lanes>& value) {
+            if (i >= down || j >= right) return;
+            const std::int64_t at = corner + (i * m.out_w + j) * m.out_c + c;
+            Vector<lanes> out = value + bias;
+            if (finish.residual != nullptr) {
+              Vector<lanes> more;
+              load<lanes>(finish.residual + at, more);
+              out += more;
+            }
+            if (cuts) {  // in this order a NaN passes through
+              out = out < 0.0F ? Vector<lanes>{} : out;
+              out = out > bound ? bound - Vector<lanes>{} : out;
+            }
+            store<lanes>(out, y + at);
+          });
+    }
+  }
+}
+
+void convolve(const MapPass& m, bool backward, int threads, Workspace workspace, const float* x,
+              const float* w, const Finish& finish, float* y) {
+  const Parts parts(m, threads, workspace);
+  std::fill_n(parts.zeros, m.in_c, 0.0F);
+  transform_filters(m, backward, threads, w, parts.filters);
+  const std::int64_t group = m.group(), groups = (m.tiles() + group - 1) / group;
+  parallel_for(threads, groups, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
+    float* patches = parts.patches + thread * kPoints * (group * m.in_c + kGap);
+    float* outputs = parts.outputs + thread * kPoints * (group * m.out_c + kGap);
+    for (std::int64_t g = begin; g < end; ++g) {
+      const std::int64_t first = g * group, count = std::min(group, m.tiles() - first);
+      widest([&](auto lanes) {
+        transform_patches<lanes>(m, x, parts.zeros, first, count, group, patches);
+        multiply_points<lanes>(m, patches, parts.filters, count, group, outputs);
+        finish_outputs<lanes>(m, finish, outputs, first, count, group, y);
+      });
+    }
+  });
+}
+
+// Points of the gradients of `count` tiles of dy (N, out_h, out_w, out_c), laid out as those of
+// patches.
+template <int lanes>
+void transform_gradients(const MapPass& m, const float* dy, const float* zeros, std::int64_t first,
+                         std::int64_t count, std::int64_t group, float* gradients) {
+  for (std::int64_t tile = 0; tile < count; ++tile) {
+    const Place place(m, first + tile);
+    const float* pixels[kOutputs][kOutputs];
+    for (int i = 0; i < kOutputs; ++i)
+      for (int j = 0; j < kOutputs; ++j) {
+        const std::int64_t row = place.row + i, column = place.column + j;
+        pixels[i][j] = row < m.out_h && column < m.out_w
+                           ? dy + ((place.image * m.out_h + row) * m.out_w + column) * m.out_c
+                           : zeros;
+      }
+    for (std::int64_t c = 0; c < m.out_c; c += lanes)
+      winograd::in_both_directions<winograd::OutputsToPoints, lanes>(
+          [&](int i, int j, Vector<lanes>& value) { load<lanes>(pixels[i][j] + c, value); },
+          [&](int i, int j, const Vector<lanes>& point) {
+            store<lanes>(point, gradients + (i * kPatch + j) * (group * m.out_c + kGap) +
+                                    tile * m.out_c + c);
+          });
+  }
+}
+
+// filters[point] (in_c, out_c) = or += patches^T gradients, for points begin to end.
+template <int lanes, bool add>
+void sum_over_tiles(const MapPass& m, const float* patches, const float* gradients,
+                    std::int64_t count, std::int64_t group, std::int64_t begin, std::int64_t end,
+                    float* filters) {
+  for (std::int64_t point = begin; point < end; ++point) {
+    const float* v = patches + point * (group * m.in_c + kGap);
+    const float* u = gradients + point * (group * m.out_c + kGap);
+    float* to = filters + point * m.filters();
+    over_channels<lanes>(0, m.out_c, [&](std::int64_t out, auto width) {
+      in_parts<kTileRows>(m.in_c, [&](std::int64_t in, auto rows) {
+        multiply<rows, add>(width, v + in, 1, m.in_c, u + out, m.out_c, count,
+                            to + in * m.out_c + out, m.out_c);
+      });
+    });
+  }
+}
+
+// dw (O, 3, 3, C) = or += of the points' gradients, for `lanes` output channels.
+template <int lanes>
+void finish_filters(const MapPass& m, const float* filters, std::int64_t out, bool accumulate,
+                    float* dw) {
+  alignas(64) Taps<lanes> taps;
+  for (std::int64_t in = 0; in < m.in_c; in += kChannels) {
+    for (std::int64_t i = 0; i < kChannels; ++i)
+      winograd::in_both_directions<winograd::PointsToTaps, lanes>(
+          [&](int row, int column, Vector<lanes>& point) {
+            load<lanes>(filters + (row * kPatch + column) * m.filters() + (in + i) * m.out_c + out,
+                        point);
+          },
+          [&](int row, int column, const Vector<lanes>& tap) {
+            store<lanes>(tap, taps[row * kTaps + column][i]);
+          });
+    for (int o = 0; o < lanes; ++o)
+      for (int tap = 0; tap < kTaps * kTaps; ++tap) {
+        float* to = dw + ((out + o) * kTaps * kTaps + tap) * m.in_c + in;
+        for (std::int64_t i = 0; i < kChannels; ++i)
+          to[i] = accumulate ? to[i] + taps[tap][i][o] : taps[tap][i][o];
+      }
+  }
+}
+
+}  // namespace
+
+bool winograd_conv2d_possible(const Conv2dProblem& p) {
+  return p.dtype == DType::f32 && p.groups == 1 && p.kh == kTaps && p.kw == kTaps &&
+         p.stride == 1 && p.padding < kTaps && p.c % kChannels == 0 && p.o % kChannels == 0;
+}
+
+// Measured beside the direct path and oneDNN on the layers of VGG-16 and ResNet-18, at full and
+// half width and batches 1, 4, 16 and 64: where it is allowed here, it took between 0.3 and 0.9 of
+// their time, half of it mostly.
+bool winograd_conv2d_pays(const Conv2dProblem& p, Pass pass) {
+  if (!winograd_conv2d_possible(p) || std::min(p.c, p.o) < kLeastChannels) return false;
+  const MapPass m = map_of(p, pass);
+  const std::int64_t outputs = m.n * m.out_h * m.out_w;
+  const std::int64_t computed = m.tiles() * kOutputs * kOutputs;
+  if (static_cast<double>(computed) > kMostWaste * static_cast<double>(outputs)) return false;
+  const std::int64_t maps = m.n * m.in_h * m.in_w * m.in_c + outputs * m.out_c;
+  return kPoints * m.filters() <= kMostFilters * maps;
+}
+
+std::int64_t winograd_conv2d_workspace(const Conv2dProblem& p, Pass pass, int threads) {
+  return Parts(map_of(p, pass), threads, {}).bytes;
+}
+
+void WinogradConv2d::forward(const float* x, const float* w, const float* bias,
+                             const float* residual, float* y) const {
+  convolve(forward_map(problem), false, threads, workspace, x, w,
+           {bias, residual, problem.activation}, y);
+}
+
+void WinogradConv2d::backward_input(const float* dy, const float* w, float* dx,
+                                    GradMode mode) const {
+  convolve(backward_map(problem), true, threads, workspace, dy, w,
+           {nullptr, mode == GradMode::accumulate ? dx : nullptr, Activation::none}, dx);
+}
+
+void WinogradConv2d::backward_weight(const float* x, const float* dy, float* dw,
+                                     GradMode mode) const {
+  const MapPass m = forward_map(problem);
+  const Parts parts(m, threads, workspace);
+  std::fill_n(parts.zeros, std::max(m.in_c, m.out_c), 0.0F);
+  const std::int64_t group = threads * m.group();
+  for (std::int64_t first = 0; first < m.tiles(); first += group) {
+    const std::int64_t count = std::min(group, m.tiles() - first);
+    parallel_for(threads, count, 1, [&](std::int64_t begin, std::int64_t end, int) {
+      widest([&](auto lanes) {
+        transform_patches<lanes>(m, x, parts.zeros, first + begin, end - begin, group,
+                                 parts.patches + begin * m.in_c);
+        transform_gradients<lanes>(m, dy, parts.zeros, first + begin, end - begin, group,
+                                   parts.outputs + begin * m.out_c);
+      });
+    });
+    parallel_for(threads, kPoints, 1, [&](std::int64_t begin, std::int64_t end, int) {
+      widest([&](auto lanes) {
+        if (first == 0)
+          sum_over_tiles<lanes, false>(m, parts.patches, parts.outputs, count, group, begin, end,
+                                       parts.filters);
+        else
+          sum_over_tiles<lanes, true>(m, parts.patches, parts.outputs, count, group, begin, end,
+                                      parts.filters);
+      });
+    });
+  }
+  parallel_for(threads, m.out_c / kChannels, 1, [&](std::int64_t begin, std::int64_t end, int) {
+    widest([&](auto lanes) {
+      for (std::int64_t out = begin * kChannels; out < end * kChannels; out += lanes)
+        finish_filters<lanes>(m, parts.filters, out, mode == GradMode::accumulate, dw);
+    });
+  });
+}
+
+}  // namespace nf::cpu
