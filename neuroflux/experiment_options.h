@@ -30,9 +30,9 @@ struct ExperimentOptions {
   /// Whether the planner measures times on the device before it plans, or predicts them.
   bool profile = false;
   std::filesystem::path plan_file;  ///< of neuroflux, to be run as given; empty: plan
-  std::string auxiliary = "adaptive";
+  std::string auxiliary = "pooled";
   /// How many of the net's units learn from one loss in neuroflux: see nn::joined_unit_sizes.
-  std::string units = "each";
+  std::string units = "3";
   std::int64_t cache_views = 1;  ///< augmented copies of the training set that are cached; 1: none
   /// Its cache folder, when empty, is one in the run folder; else each run makes its own within.
   LocalTrainingOptions training;

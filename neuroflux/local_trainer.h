@@ -45,7 +45,7 @@ struct LocalTrainingOptions : TrainingOptions {
   std::int64_t cache_host_bytes = 0;
   CacheStorage cache_storage = {};  ///< how files are read and written
   bool stop_when_saturated = true;
-  std::int64_t patience = 1;         ///< exits that may fail to improve
+  std::int64_t patience = 2;         ///< exits that may fail to improve
   double improvement = 0.005;        ///< that counts, as a fraction
   double exit_tolerance = 0.005;     ///< below the best exit, as a fraction
   bool deliver_whole_net = false;    ///< instead of the exit with the fewest parameters

@@ -47,7 +47,7 @@ struct PlanOptions {
   /// Whether later blocks may not be needed (see expected_seconds), and after how many exits
   /// without improvement.
   bool stop_when_saturated = true;
-  std::int64_t patience = 1;
+  std::int64_t patience = 2;
   /// Of the stored pixels of which the device makes the net's input; none: the host gives it
   /// values.
   std::optional<nn::PixelFormat> format = std::nullopt;

@@ -112,6 +112,7 @@ TEST_F(LocalTraining, DamagedChunksAreRecomputedAndNothingElseChanges) {
 
 TEST_F(LocalTraining, StopsWhenNewExitsNoLongerImprove) {
   training_.stop_when_saturated = true;
+  training_.patience = 1;
   training_.improvement = 1.0;
   const LocalResult result = train();
   EXPECT_TRUE(result.stopped_early);

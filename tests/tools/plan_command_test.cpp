@@ -49,7 +49,7 @@ TEST(Plan, TheLeastBudgetOfJoinedUnitsIsTrue) {
 }
 
 TEST(Plan, JsonHoldsAllFields) {
-  const json document = plan(Workspace(), {"--budget", "64MiB"});
+  const json document = plan(Workspace(), {"--budget", "64MiB", "--units", "each"});
   EXPECT_EQ(document.at("budget_bytes"), 64 << 20);
   EXPECT_EQ(document.at("train_images"), 450);
   EXPECT_EQ(document.at("validation_images"), 50);
@@ -209,7 +209,8 @@ TEST(Plan, BudgetsGiveATable) {
 
 TEST(Plan, ExplainsEachUnit) {
   const ProgramResult result = Workspace().run(
-      kTinyPlan + Arguments{"--budget", "2MiB", "--methods", "neuroflux", "--explain"});
+      kTinyPlan + Arguments{"--budget", "2MiB", "--methods", "neuroflux", "--explain"} +
+      Arguments{"--units", "each", "--auxiliary", "adaptive"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
   for (int unit = 1; unit <= 8; ++unit)
     EXPECT_THAT(result.out, HasSubstr(fmt::format("conv{}: width", unit)));

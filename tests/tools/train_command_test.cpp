@@ -103,11 +103,12 @@ TEST_F(Training, ComparesOverBudgetsAndSeeds) {
       3);
 }
 
-// Plan, training, the saved exit and the plan of the run speak of the same larger units.
+// Plan, training, the saved exit and the plan of the run speak of the same larger units, three
+// where nothing else is asked for.
 TEST_F(Training, JoinedUnitsLearnFromOneLoss) {
-  const Arguments joined{"--units", "3", "--auxiliary", "deep", "--no-early-stop"};
+  const Arguments joined{"--auxiliary", "deep", "--no-early-stop"};
   const ProgramResult trained =
-      run(Arguments{"train", "--run-dir", "run", "--tolerance", "1"} + joined + kTiny);
+      run(Arguments{"train", "--run-dir", "run", "--tolerance", "1"} + joined + kTinyJoined);
   ASSERT_EQ(trained.exit_code, 0) << trained.err;
   const json method = read_json("run/summary.json").at("methods")[0];
   ASSERT_EQ(method.at("exits").size(), 3U);
@@ -125,13 +126,13 @@ TEST_F(Training, JoinedUnitsLearnFromOneLoss) {
   // Given as a file, the plan needs no --units.
   ASSERT_EQ(run(Arguments{"train", "--plan", "run/plan.json", "--run-dir", "again",
                           "--no-early-stop", "--tolerance", "1"} +
-                kTiny)
+                kTinyJoined)
                 .exit_code,
             0);
   EXPECT_EQ(metrics_without_times(file("again/metrics.jsonl")),
             metrics_without_times(file("run/metrics.jsonl")));
   ASSERT_EQ(run({"report", "run", "--out", "page.html"}).exit_code, 0);
-  expect_refusal(run(Arguments{"train", "--units", "some"} + kTiny), 2,
+  expect_refusal(run(Arguments{"train", "--units", "some"} + kTinyJoined), 2,
                  "units: must be each, stage or a whole number from 1 on, got \"some\"");
 }
 

@@ -17,10 +17,15 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 // Predicted times: what is planned is then the same in every run.
-inline const Arguments kShape{"--model", "vgg11",   "--width", "0.125",       "--pad-to",
-                              "0",       "--batch", "16",      "--no-profile"};
-inline const Arguments kNet = kShape + Arguments{"--lr", "0.02", "--threads", "1"};
-inline const Arguments kTiny = kNet + Arguments{"--data", "images", "--epochs", "2"};
+inline const Arguments kJoined{"--model", "vgg11",   "--width", "0.125",       "--pad-to",
+                               "0",       "--batch", "16",      "--no-profile"};
+// More exits and blocks than three joined units have.
+inline const Arguments kShape = kJoined + Arguments{"--units", "each", "--auxiliary", "adaptive"};
+inline const Arguments kThrifty{"--lr", "0.02", "--threads", "1"};
+inline const Arguments kImages{"--data", "images", "--epochs", "2"};
+inline const Arguments kNet = kShape + kThrifty + Arguments{"--patience", "1"};
+inline const Arguments kTiny = kNet + kImages;
+inline const Arguments kTinyJoined = kJoined + kThrifty + kImages;
 
 /// A workspace with a small data set of four classes in images/.
 class Training : public testing::Test {
