@@ -88,8 +88,7 @@ nn::UpdateMoment read_update(const JsonValue& value) {
 void read_exits(const JsonValue& value, std::int64_t units, MethodSummary& method) {
   for (const JsonValue& exit : value.at("exits").list()) {
     method.exits.push_back({exit.at("unit").whole(1), exit.at("parameters").whole(),
-                            exit.at("flops").whole(),
-                            exit.at("validation_accuracy").real(0.0, 1.0),
+                            exit.at("flops").whole(), exit.at("validation_accuracy").real(0.0, 1.0),
                             real_if(exit, "inference_images_per_second", kMostSpeed)});
     if (method.exits.back().unit > units)
       exit.at("unit").fail(

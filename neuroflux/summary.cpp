@@ -128,12 +128,12 @@ json to_json(const MethodSummary& method) {
   for (const BlockSummary& block : method.blocks) result["blocks"].push_back(block_json(block));
   result["exits"] = json::array();
   for (const ExitSummary& exit : method.exits)
-    result["exits"].push_back({{"unit", exit.unit},
-                               {"parameters", exit.parameters},
-                               {"flops", exit.flops},
-                               {"validation_accuracy", exit.validation_accuracy},
-                               {"inference_images_per_second",
-                                or_null(exit.inference_images_per_second)}});
+    result["exits"].push_back(
+        {{"unit", exit.unit},
+         {"parameters", exit.parameters},
+         {"flops", exit.flops},
+         {"validation_accuracy", exit.validation_accuracy},
+         {"inference_images_per_second", or_null(exit.inference_images_per_second)}});
   result["exit_unit"] = or_null(method.exit_unit);
   result["stopped_early"] = or_null(method.stopped_early);
   return result;
