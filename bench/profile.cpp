@@ -13,7 +13,7 @@ namespace {
 
 struct Options : StepFlags {
   bool local = false;
-  std::string rule = "adaptive";
+  std::string rule = "pooled";
   std::int64_t auxiliary_width = 0;
 };
 

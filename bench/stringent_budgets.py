@@ -113,7 +113,7 @@ def time_row(bp, neuroflux):
 
 
 def exit_row(bp, neuroflux):
-    least = [least_exit(n, b["validation_accuracy"] - 0.005) for b, n in zip(bp, neuroflux)]
+    least = [least_exit(n, b["validation_accuracy"] - 0.005 - 1e-9) for b, n in zip(bp, neuroflux)]
     full = bp[0]["parameters"]
     speeds = values(bp, "inference_images_per_second")
     return [spread([full / m["parameters"] for m in neuroflux], 1),
@@ -179,6 +179,9 @@ def run_pair(options, model, budget, seed, further):
                   "--batch", options.batch, "--epochs", options.epochs, "--lr", options.lr,
                   "--run-dir", folder, *further])])
     summary = compare(options.runs / f"{model}-seed{seed}", options.methods, budget)
+    if summary["budget_bytes"] != budget:
+        sys.exit(f"stringent_budgets: {options.runs}/{model}-seed{seed} was run under "
+                 f"{summary['budget_bytes']} bytes, the budget is {budget} now: remove it")
     if options.local:
         alone = compare(options.runs / f"{model}-seed{seed}-local", "local", "all")
         summary["methods"] += [m | {"budget_bytes": alone["budget_bytes"]} for m in alone["methods"]]

@@ -33,7 +33,8 @@ struct ExitSummary {
   std::int64_t parameters = 0;
   std::int64_t flops = 0;
   double validation_accuracy = 0.0;
-  /// As the method's own figure; empty where it was not measured or not one image fits.
+  /// Measured as the method's own figure, in less time where the exit is not the delivered one;
+  /// empty where not one image fits, or on an emulator.
   std::optional<double> inference_images_per_second;
 };
 

@@ -181,9 +181,19 @@ TEST(Conv2dWinograd, HasTheSameBitsForAnyNumberOfThreads) {
   for (const Conv2dProblem& p : kProblems) {
     const Operands in = operands(p);
     const auto alone = Winograd(p, 1).all(in, GradMode::accumulate, 0.5F);
-    for (const int threads : {2, 3, 7})
+    for (const int threads : {2, 3, 7, 64})
       EXPECT_EQ(Winograd(p, threads).all(in, GradMode::accumulate, 0.5F), alone) << name_of(p);
   }
+}
+
+TEST(Conv2dWinograd, TakesBuffersForThreadsThatHaveAGroup) {
+  const Conv2dProblem p = problem(1, 32, 32, 64, 64, 1);  // 64 tiles
+  const auto bytes = [&](int threads) {
+    return cpu::winograd_conv2d_workspace(p, Pass::forward, threads);
+  };
+  EXPECT_LT(bytes(1), bytes(2));
+  EXPECT_EQ(bytes(64), bytes(200));
+  EXPECT_LT(bytes(64), bytes(1) + 9 * (bytes(2) - bytes(1)));
 }
 
 // What winograd.h says of it.
@@ -203,7 +213,8 @@ TEST(Conv2dWinograd, ErrsTwiceAsMuchAsPlainSums) {
     const double ratio = error(found[i], exact[i]) / error(plain[i], exact[i]);
     RecordProperty(fmt::format("ratio{}", i), fmt::format("{:.2f}", ratio));
     fmt::print("error of pass {}: {:.2f} times a plain sum's\n", i, ratio);
-    EXPECT_LT(ratio, 2.5);
+    EXPECT_GT(ratio, 1.0);
+    EXPECT_LT(ratio, 2.2);
   }
 }
 
@@ -225,7 +236,12 @@ TEST(Conv2dWinograd, IsForManyTilesAndFewFilters) {
     EXPECT_FALSE(pays([](Conv2dProblem& p) { p.o = 72; }));
     EXPECT_FALSE(pays([](Conv2dProblem& p) { p.c = 16; }));
     EXPECT_FALSE(pays([](Conv2dProblem& p) { p.h = p.w = 5; }));
-    EXPECT_FALSE(pays([](Conv2dProblem& p) { p.h = p.w = 8, p.c = p.o = 256; }));
+    EXPECT_FALSE(pays([](Conv2dProblem& p) { p.n = 0; }));
+    // Tiles of which a quarter lies beyond the map, and half of them.
+    EXPECT_TRUE(pays([](Conv2dProblem& p) { p.n = 64, p.h = p.w = 7; }));
+    EXPECT_FALSE(pays([](Conv2dProblem& p) { p.n = 64, p.h = p.w = 6; }));
+    EXPECT_TRUE(pays([](Conv2dProblem& p) { p.n = 15, p.h = p.w = 8, p.c = p.o = 256; }));
+    EXPECT_FALSE(pays([](Conv2dProblem& p) { p.n = 14, p.h = p.w = 8, p.c = p.o = 256; }));
   }
 }
 

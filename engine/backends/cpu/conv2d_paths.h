@@ -50,7 +50,8 @@ bool winograd_conv2d_pays(const Conv2dProblem& problem, Pass pass);
 std::int64_t winograd_conv2d_workspace(const Conv2dProblem& problem, Pass pass, int threads);
 
 /// Winograd's convolution, whose error is about twice that of a plain sum (winograd.h). What
-/// follows a forward pass is done too, a null residual for none.
+/// follows a forward pass is done too, a null residual for none. Weights are as
+/// above; an infinity becomes NaN, and a NaN spreads over its tile of 4x4 outputs.
 struct WinogradConv2d {
   const Conv2dProblem& problem;
   int threads;

@@ -8,7 +8,7 @@
 
 namespace nf::cpu {
 
-/// Rows and columns, in vectors, of a tile that the registers hold: 32 with AVX-512, 16 elsewhere.
+/// Rows, and columns in vectors, of a tile that the registers hold: 32 with AVX-512, 16 elsewhere.
 inline constexpr int kTileRows = 6;
 template <int lanes>
 inline constexpr int kTileVectors = lanes == 16 ? 4 : 2;

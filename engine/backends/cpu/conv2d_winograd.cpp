@@ -42,12 +42,13 @@ struct MapPass {
   std::int64_t tiles() const { return n * tiles_down() * tiles_right(); }
   /// From a point of all filters to the next.
   std::int64_t filters() const { return in_c * out_c + kGap; }
-  /// Tiles that a thread transforms at a time: whole rows of products.
+  /// Tiles that a thread transforms at a time: a multiple of a product's rows, or all.
   std::int64_t group() const {
     const std::int64_t most = kPointFloats / (kPoints * (in_c + out_c));
     const std::int64_t rows = std::clamp<std::int64_t>(most / kTileRows, 1, 8);
     return std::min(rows * kTileRows, tiles());
   }
+  std::int64_t groups() const { return (tiles() + group() - 1) / group(); }
 };
 
 MapPass forward_map(const Conv2dProblem& p) {
@@ -76,13 +77,15 @@ struct Place {
 // outputs; zeros in place of what lies outside a map.
 struct Parts {
   float *filters, *patches, *outputs, *zeros;
+  int buffers;  // of a group each: for as many threads as have one
   std::int64_t bytes;
 
-  Parts(const MapPass& m, int threads, Workspace workspace) {
+  Parts(const MapPass& m, int threads, Workspace workspace)
+      : buffers(chunks(threads, m.groups(), 1)) {
     Sections sections(workspace);
     filters = sections.take<float>(kPoints * m.filters());
-    patches = sections.take<float>(threads * kPoints * (m.group() * m.in_c + kGap));
-    outputs = sections.take<float>(threads * kPoints * (m.group() * m.out_c + kGap));
+    patches = sections.take<float>(buffers * kPoints * (m.group() * m.in_c + kGap));
+    outputs = sections.take<float>(buffers * kPoints * (m.group() * m.out_c + kGap));
     zeros = sections.take<float>(std::max(m.in_c, m.out_c));
     bytes = sections.bytes();
   }
@@ -173,17 +176,17 @@ void transform_patches(const MapPass& m, const float* x, const float* zeros, std
   }
 }
 
-// m[row][column] = or += sum over depth of v[row][depth] u[depth][column], for `rows` rows and the
+// to[row][column] = or += sum over depth of v[row][depth] u[depth][column], for `rows` rows and the
 // columns of a width.
 template <int rows, bool add, typename W>
 void multiply(W /*width*/, const float* v, std::int64_t v_row, std::int64_t v_step, const float* u,
-              std::int64_t u_step, std::int64_t depth, float* m, std::int64_t m_row) {
+              std::int64_t u_step, std::int64_t depth, float* to, std::int64_t to_row) {
   constexpr int lanes = W::lanes, vectors = W::vectors;
   Vector<lanes> sum[rows][vectors];
   for (int i = 0; i < rows; ++i)
     for (int k = 0; k < vectors; ++k)
       if constexpr (add)
-        load<lanes>(m + i * m_row + k * lanes, sum[i][k]);
+        load<lanes>(to + i * to_row + k * lanes, sum[i][k]);
       else
         sum[i][k] = Vector<lanes>{};
   for (std::int64_t d = 0; d < depth; ++d, v += v_step, u += u_step) {
@@ -199,7 +202,7 @@ void multiply(W /*width*/, const float* v, std::int64_t v_row, std::int64_t v_st
     }
   }
   for (int i = 0; i < rows; ++i)
-    for (int k = 0; k < vectors; ++k) store<lanes>(sum[i][k], m + i * m_row + k * lanes);
+    for (int k = 0; k < vectors; ++k) store<lanes>(sum[i][k], to + i * to_row + k * lanes);
 }
 
 template <int lanes>
@@ -269,8 +272,8 @@ void convolve(const MapPass& m, bool backward, int threads, Workspace workspace,
   const Parts parts(m, threads, workspace);
   std::fill_n(parts.zeros, m.in_c, 0.0F);
   transform_filters(m, backward, threads, w, parts.filters);
-  const std::int64_t group = m.group(), groups = (m.tiles() + group - 1) / group;
-  parallel_for(threads, groups, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
+  const std::int64_t group = m.group();
+  parallel_for(threads, m.groups(), 1, [&](std::int64_t begin, std::int64_t end, int thread) {
     float* patches = parts.patches + thread * kPoints * (group * m.in_c + kGap);
     float* outputs = parts.outputs + thread * kPoints * (group * m.out_c + kGap);
     for (std::int64_t g = begin; g < end; ++g) {
@@ -354,13 +357,14 @@ void finish_filters(const MapPass& m, const float* filters, std::int64_t out, bo
 }  // namespace
 
 bool winograd_conv2d_possible(const Conv2dProblem& p) {
-  return p.dtype == DType::f32 && p.groups == 1 && p.kh == kTaps && p.kw == kTaps &&
-         p.stride == 1 && p.padding < kTaps && p.c % kChannels == 0 && p.o % kChannels == 0;
+  return p.n > 0 && p.out_h() > 0 && p.out_w() > 0 && p.dtype == DType::f32 && p.groups == 1 &&
+         p.kh == kTaps && p.kw == kTaps && p.stride == 1 && p.padding < kTaps &&
+         p.c % kChannels == 0 && p.o % kChannels == 0;
 }
 
-// Measured beside the direct path and oneDNN on the layers of VGG-16 and ResNet-18, at full and
-// half width and batches 1, 4, 16 and 64: where it is allowed here, it took between 0.3 and 0.9 of
-// their time, half of it mostly.
+// Measured with two threads on a Zen 5 beside the direct path and oneDNN, which reorders weights,
+// on the layers of VGG-16 and ResNet-18, at full and half width and batches 1, 4, 16 and 64: where
+// it is allowed here, it took between 0.3 and 0.9 of their time, half of it mostly.
 bool winograd_conv2d_pays(const Conv2dProblem& p, Pass pass) {
   if (!winograd_conv2d_possible(p) || std::min(p.c, p.o) < kLeastChannels) return false;
   const MapPass m = map_of(p, pass);
@@ -392,7 +396,7 @@ void WinogradConv2d::backward_weight(const float* x, const float* dy, float* dw,
   const MapPass m = forward_map(problem);
   const Parts parts(m, threads, workspace);
   std::fill_n(parts.zeros, std::max(m.in_c, m.out_c), 0.0F);
-  const std::int64_t group = threads * m.group();
+  const std::int64_t group = std::min(parts.buffers * m.group(), m.tiles());
   for (std::int64_t first = 0; first < m.tiles(); first += group) {
     const std::int64_t count = std::min(group, m.tiles() - first);
     parallel_for(threads, count, 1, [&](std::int64_t begin, std::int64_t end, int) {

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "engine/backends/cpu/address_range.h"
+#include "engine/backends/cpu/conv2d_paths.h"
 #include "engine/backends/cpu/cores.h"
 #include "engine/backends/cpu/parallel.h"
 #include "engine/backends/cpu/typed.h"
@@ -52,7 +53,11 @@ std::int64_t CpuBackend::conv2d_weight_parts(const Conv2dProblem& p) const {
   const std::int64_t filters = p.o * p.kh * p.kw * p.c;
   const std::int64_t maps = p.n * (p.h * p.w * p.c + p.out_h() * p.out_w() * p.o);
   const bool many = filters >= kManyFilters && filters >= kOutweigh * maps;
-  return many && p.groups == 1 && p.o % (kParts * kVector) == 0 ? kParts : 1;
+  if (!many || p.groups != 1 || p.o % (kParts * kVector) != 0) return 1;
+  // Winograd's points of a part would be as large as all filters.
+  Conv2dProblem part = p;
+  part.o /= kParts;
+  return winograd_conv2d_pays(part, Pass::backward_weight) ? 1 : kParts;
 }
 
 std::string_view CpuBackend::name() const { return "cpu"; }
