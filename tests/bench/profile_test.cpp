@@ -69,7 +69,7 @@ TEST(Profile, TellsAStepOfBackpropagationByOperatorAndUnit) {
 }
 
 TEST(Profile, TellsLocalStepsUnitByUnit) {
-  const nlohmann::json report = profile({"--local"});
+  const nlohmann::json report = profile({"--local", "--auxiliary", "adaptive"});
   expect_shares_add_up(report);
   const nlohmann::json& units = report["units"];
   ASSERT_EQ(units.size(), 8U);

@@ -170,8 +170,8 @@ TEST(Plan, DescribedAndReadDataGiveTheSamePlan) {
 
 TEST(Plan, SavedEditedAndGivenBack) {
   const Workspace workspace;
-  json saved =
-      plan(workspace, {"--budget", "2MiB", "--methods", "neuroflux", "--save", "plan.json"});
+  json saved = plan(workspace, {"--budget", "2MiB", "--methods", "neuroflux", "--save", "plan.json",
+                                "--units", "each", "--auxiliary", "adaptive"});
   json again =
       plan(workspace, {"--budget", "2MiB", "--methods", "neuroflux", "--plan", "plan.json"});
   const json& blocks = method_of(saved, "neuroflux").at("blocks");
