@@ -10,8 +10,9 @@ namespace nf::cpu {
 /// Floats that a register holds; arithmetic on them is the compiler's own.
 template <int lanes>
 struct Floats {
+  typedef float Vector __attribute__((vector_size(lanes * sizeof(float))));
   // Read and written where an array of floats is, whatever its alignment.
-  typedef float Vector
+  typedef float Anywhere
       __attribute__((vector_size(lanes * sizeof(float)), aligned(alignof(float)), may_alias));
 };
 
@@ -24,21 +25,21 @@ using Vector = typename Floats<lanes>::Vector;
 template <int lanes, bool part = false>
 void load(const float* from, Vector<lanes>& to, std::int64_t count = lanes) {
   if constexpr (!part) {
-    to = *reinterpret_cast<const Vector<lanes>*>(from);
+    to = *reinterpret_cast<const typename Floats<lanes>::Anywhere*>(from);
   } else {
     float all[lanes] = {};
     for (std::int64_t k = 0; k < count; ++k) all[k] = from[k];
-    to = *reinterpret_cast<const Vector<lanes>*>(all);
+    to = *reinterpret_cast<const typename Floats<lanes>::Anywhere*>(all);
   }
 }
 
 template <int lanes, bool part = false>
 void store(const Vector<lanes>& from, float* to, std::int64_t count = lanes) {
   if constexpr (!part) {
-    *reinterpret_cast<Vector<lanes>*>(to) = from;
+    *reinterpret_cast<typename Floats<lanes>::Anywhere*>(to) = from;
   } else {
     float all[lanes];
-    *reinterpret_cast<Vector<lanes>*>(all) = from;
+    *reinterpret_cast<typename Floats<lanes>::Anywhere*>(all) = from;
     for (std::int64_t k = 0; k < count; ++k) to[k] = all[k];
   }
 }
