@@ -151,29 +151,51 @@ void transform_filters(const MapPass& m, bool backward, int threads, const float
   });
 }
 
-// Points of `count` tiles' patches of x (N, in_h, in_w, in_c): (point, tile, channel), `group`
+// A map of images to read tiles from: its sizes, and how far before a tile's place what is read for
+// it begins.
+struct Source {
+  const float* values;  // (N, h, w, c)
+  std::int64_t h, w, c, before;
+};
+
+// Points of `count` tiles, of what the transform takes for each: (point, tile, channel), `group`
 // tiles from a point to the next.
+template <typename Transform, int lanes>
+void transform_tiles(const MapPass& m, const Source& x, const float* zeros, std::int64_t first,
+                     std::int64_t count, std::int64_t group, float* points) {
+  constexpr int size = Transform::from;
+  for (std::int64_t tile = 0; tile < count; ++tile) {
+    const Place place(m, first + tile);
+    const float* pixels[size][size];
+    for (int i = 0; i < size; ++i)
+      for (int j = 0; j < size; ++j) {
+        const std::int64_t row = place.row + i - x.before, column = place.column + j - x.before;
+        const bool inside = row >= 0 && row < x.h && column >= 0 && column < x.w;
+        pixels[i][j] = inside ? x.values + ((place.image * x.h + row) * x.w + column) * x.c : zeros;
+      }
+    for (std::int64_t c = 0; c < x.c; c += lanes)
+      winograd::in_both_directions<Transform, lanes>(
+          [&](int i, int j, Vector<lanes>& value) { load<lanes>(pixels[i][j] + c, value); },
+          [&](int i, int j, const Vector<lanes>& point) {
+            store<lanes>(point, points + (i * kPatch + j) * (group * x.c + kGap) + tile * x.c + c);
+          });
+  }
+}
+
+// The patches that a tile's outputs see.
 template <int lanes>
 void transform_patches(const MapPass& m, const float* x, const float* zeros, std::int64_t first,
                        std::int64_t count, std::int64_t group, float* patches) {
-  for (std::int64_t tile = 0; tile < count; ++tile) {
-    const Place place(m, first + tile);
-    const float* pixels[kPatch][kPatch];
-    for (int i = 0; i < kPatch; ++i)
-      for (int j = 0; j < kPatch; ++j) {
-        const std::int64_t row = place.row + i - m.padding, column = place.column + j - m.padding;
-        const bool inside = row >= 0 && row < m.in_h && column >= 0 && column < m.in_w;
-        pixels[i][j] =
-            inside ? x + ((place.image * m.in_h + row) * m.in_w + column) * m.in_c : zeros;
-      }
-    for (std::int64_t c = 0; c < m.in_c; c += lanes)
-      winograd::in_both_directions<winograd::InputsToPoints, lanes>(
-          [&](int i, int j, Vector<lanes>& value) { load<lanes>(pixels[i][j] + c, value); },
-          [&](int i, int j, const Vector<lanes>& point) {
-            store<lanes>(point,
-                         patches + (i * kPatch + j) * (group * m.in_c + kGap) + tile * m.in_c + c);
-          });
-  }
+  transform_tiles<winograd::InputsToPoints, lanes>(m, {x, m.in_h, m.in_w, m.in_c, m.padding}, zeros,
+                                                   first, count, group, patches);
+}
+
+// A tile's outputs' own gradients.
+template <int lanes>
+void transform_gradients(const MapPass& m, const float* dy, const float* zeros, std::int64_t first,
+                         std::int64_t count, std::int64_t group, float* gradients) {
+  transform_tiles<winograd::OutputsToPoints, lanes>(m, {dy, m.out_h, m.out_w, m.out_c, 0}, zeros,
+                                                    first, count, group, gradients);
 }
 
 // to[row][column] = or += sum over depth of v[row][depth] u[depth][column], for `rows` rows and the
@@ -285,31 +307,6 @@ void convolve(const MapPass& m, bool backward, int threads, Workspace workspace,
       });
     }
   });
-}
-
-// Points of the gradients of `count` tiles of dy (N, out_h, out_w, out_c), laid out as those of
-// patches.
-template <int lanes>
-void transform_gradients(const MapPass& m, const float* dy, const float* zeros, std::int64_t first,
-                         std::int64_t count, std::int64_t group, float* gradients) {
-  for (std::int64_t tile = 0; tile < count; ++tile) {
-    const Place place(m, first + tile);
-    const float* pixels[kOutputs][kOutputs];
-    for (int i = 0; i < kOutputs; ++i)
-      for (int j = 0; j < kOutputs; ++j) {
-        const std::int64_t row = place.row + i, column = place.column + j;
-        pixels[i][j] = row < m.out_h && column < m.out_w
-                           ? dy + ((place.image * m.out_h + row) * m.out_w + column) * m.out_c
-                           : zeros;
-      }
-    for (std::int64_t c = 0; c < m.out_c; c += lanes)
-      winograd::in_both_directions<winograd::OutputsToPoints, lanes>(
-          [&](int i, int j, Vector<lanes>& value) { load<lanes>(pixels[i][j] + c, value); },
-          [&](int i, int j, const Vector<lanes>& point) {
-            store<lanes>(point, gradients + (i * kPatch + j) * (group * m.out_c + kGap) +
-                                    tile * m.out_c + c);
-          });
-  }
 }
 
 // filters[point] (in_c, out_c) = or += patches^T gradients, for points begin to end.
