@@ -436,6 +436,7 @@ const std::vector<CrossEntropyCase>& cross_entropy_cases() {
       {"large logits, smoothed", 4, 33, 0.1, 500},
       {"many rows", 1100, 10, 0.1, 4, false},
       {"large", 300, 100, 0.0, 8, false},
+      {"more classes than a buffer", 3, 600, 0.1, 8, false},
   };
   return cases;
 }
