@@ -51,7 +51,7 @@ void TimedBackend::timed(std::string_view op, std::string_view pass, double flop
   inner_->synchronize();
   const double seconds = timer.seconds();
   const MemoryTags& tags = memory_tags();
-  ledger_[{tags.unit, tags.phase, op, pass.empty() ? tags.phase : pass}] +=
+  ledger_[{std::string(tags.unit), tags.phase, op, pass.empty() ? tags.phase : pass}] +=
       {1, seconds, flops, static_cast<double>(bytes)};
 }
 

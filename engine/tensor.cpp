@@ -2,6 +2,8 @@
 
 #include <atomic>
 
+#include "engine/memory/recycled.h"
+
 namespace nf {
 
 struct Tensor::Impl {
@@ -24,14 +26,19 @@ std::uint64_t next_id() {
 
 }  // namespace
 
+std::shared_ptr<Tensor::Impl> Tensor::make_impl() {
+  return std::allocate_shared<Impl>(RecyclingAllocator<Impl>());
+}
+
 Tensor Tensor::empty(const ContextPtr& context, const Shape& shape, DType dtype,
                      Category category) {
   std::int64_t bytes = 0;
   NF_CHECK(!__builtin_mul_overflow(shape.numel(), size_of(dtype), &bytes),
            "tensor: {} of {} is more than 64 bits count", shape.str(), to_string(dtype));
   Tensor tensor;
-  tensor.impl_ = std::make_shared<Impl>();
-  tensor.impl_->storage = std::make_shared<Storage>(context, bytes, category);
+  tensor.impl_ = make_impl();
+  tensor.impl_->storage =
+      std::allocate_shared<Storage>(RecyclingAllocator<Storage>(), context, bytes, category);
   tensor.impl_->shape = shape;
   tensor.impl_->dtype = dtype;
   tensor.impl_->id = next_id();
@@ -83,7 +90,7 @@ std::uint64_t Tensor::version() const { return impl_ ? impl_->storage->version()
 
 Tensor Tensor::view_of(const Shape& shape, std::int64_t byte_offset) const {
   Tensor tensor;
-  tensor.impl_ = std::make_shared<Impl>();
+  tensor.impl_ = make_impl();
   tensor.impl_->storage = impl_->storage;
   tensor.impl_->byte_offset = impl_->byte_offset + byte_offset;
   tensor.impl_->shape = shape;

@@ -63,6 +63,15 @@ class Tensor {
     copy_to(dtype_of<T>::value, values.data());
     return values;
   }
+  /// The element of a tensor that has one alone, on the host. Throws Error where it has not, or T
+  /// is not the tensor's type.
+  template <typename T>
+  T item() const {
+    NF_CHECK(numel() == 1, "tensor: {} has not one element alone", shape().str());
+    T value{};
+    copy_to(dtype_of<T>::value, &value);
+    return value;
+  }
   void copy_from_host(const void* values);
   void copy_to_host(void* values) const;
 
@@ -85,6 +94,7 @@ class Tensor {
   friend class Tape;
   struct Impl;
 
+  static std::shared_ptr<Impl> make_impl();
   static Tensor from_bytes(const ContextPtr& context, const Shape& shape, DType dtype,
                            const void* values, std::int64_t count, Category category);
   void copy_to(DType dtype, void* values) const;

@@ -109,29 +109,27 @@ nn::Trainable LocalBlock::trainable(std::size_t i) const {
   return {units_[i].name, units_[i].unit, units_[i].classifier, optimizers_[i].get()};
 }
 
-nn::Chain LocalBlock::chain() const {
-  nn::Chain chain;
+RecycledVector<nn::Trainable> LocalBlock::chain() const {
+  RecycledVector<nn::Trainable> chain;
   for (std::size_t i = 0; i < units_.size(); ++i) chain.push_back(trainable(i));
   return chain;
 }
 
-std::vector<nn::StepResult> LocalBlock::train_batch(const nn::Batch& batch,
-                                                    const nn::StepOptions& options) {
+nn::StepResults LocalBlock::train_batch(const nn::Batch& batch, const nn::StepOptions& options) {
   return train(nn::host_batch(batch, sample_shape_), options);
 }
 
-std::vector<nn::StepResult> LocalBlock::evaluate_batch(const nn::Batch& batch) {
+nn::StepResults LocalBlock::evaluate_batch(const nn::Batch& batch) {
   return evaluate(nn::host_batch(batch, sample_shape_));
 }
 
-std::vector<nn::StepResult> LocalBlock::train(const nn::HostBatch& batch,
-                                              const nn::StepOptions& options) {
+nn::StepResults LocalBlock::train(const nn::HostBatch& batch, const nn::StepOptions& options) {
   return runner_.train(chain(), batch, options);
 }
 
-std::vector<nn::StepResult> LocalBlock::evaluate(const nn::HostBatch& batch) {
+nn::StepResults LocalBlock::evaluate(const nn::HostBatch& batch) {
   auto [x, y] = nn::stage_batch(context_, batch);
-  std::vector<nn::StepResult> results;
+  nn::StepResults results;
   for (std::size_t i = 0; i < units_.size(); ++i) {
     Tensor next;
     const bool last = i + 1 == units_.size();

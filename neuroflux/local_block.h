@@ -35,13 +35,12 @@ class LocalBlock : public nn::BatchTrainer {
 
   std::vector<std::string> outputs() const override;
   double learning_rate() const override { return optimizer_options_.learning_rate; }
-  std::vector<nn::StepResult> train_batch(const nn::Batch& batch,
-                                          const nn::StepOptions& options) override;
-  std::vector<nn::StepResult> evaluate_batch(const nn::Batch& batch) override;
+  nn::StepResults train_batch(const nn::Batch& batch, const nn::StepOptions& options) override;
+  nn::StepResults evaluate_batch(const nn::Batch& batch) override;
 
   /// The same on memory that the caller holds.
-  std::vector<nn::StepResult> train(const nn::HostBatch& batch, const nn::StepOptions& options);
-  std::vector<nn::StepResult> evaluate(const nn::HostBatch& batch);
+  nn::StepResults train(const nn::HostBatch& batch, const nn::StepOptions& options);
+  nn::StepResults evaluate(const nn::HostBatch& batch);
   /// The last unit's output in evaluation mode, (size, …) floats, to `output` (null: dropped).
   void forward(const nn::HostBatch& batch, float* output);
 
@@ -69,7 +68,7 @@ class LocalBlock : public nn::BatchTrainer {
   void place(const nn::StateDict* state);
   void release();
   nn::Trainable trainable(std::size_t i) const;
-  nn::Chain chain() const;
+  RecycledVector<nn::Trainable> chain() const;
 
   ContextPtr context_;
   std::vector<LocalUnit> units_;

@@ -10,7 +10,8 @@ BpTrainer::BpTrainer(ContextPtr context, Model& model, const OptimizerOptions& o
 
 StepResult BpTrainer::train(const HostBatch& batch, const StepOptions& options) {
   const UnitScope unit(model().name());
-  return runner_.train({trainable()}, batch, options).front();
+  const Trainable net = trainable();
+  return runner_.train({&net, 1}, batch, options).front();
 }
 
 }  // namespace nf::nn

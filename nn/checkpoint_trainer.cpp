@@ -112,7 +112,7 @@ StepResult CheckpointTrainer::train(const HostBatch& batch, const StepOptions& o
   const UnitScope unit(model().name());
   const GradientScope gradients(optimizer());
   auto [x, y] = stage_batch(context(), batch);
-  std::vector<Tensor> inputs(segments_.size());  // of each segment
+  RecycledVector<Tensor> inputs(segments_.size());  // of each segment
   inputs[0] = std::move(x);
   {
     const PhaseScope phase("forward");

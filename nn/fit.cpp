@@ -27,7 +27,7 @@ struct Tally {
   std::int64_t correct = 0;
 };
 
-void add(std::vector<Tally>& tallies, const std::vector<StepResult>& results, std::int64_t size) {
+void add(std::vector<Tally>& tallies, const StepResults& results, std::int64_t size) {
   tallies.resize(results.size());
   for (std::size_t i = 0; i < results.size(); ++i) {
     tallies[i].loss += results[i].loss * static_cast<double>(size);

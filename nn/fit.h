@@ -20,8 +20,8 @@ class BatchTrainer {
   virtual std::vector<std::string> outputs() const = 0;
   /// The optimizers' own, before the schedule.
   virtual double learning_rate() const = 0;
-  virtual std::vector<StepResult> train_batch(const Batch& batch, const StepOptions& options) = 0;
-  virtual std::vector<StepResult> evaluate_batch(const Batch& batch) = 0;
+  virtual StepResults train_batch(const Batch& batch, const StepOptions& options) = 0;
+  virtual StepResults evaluate_batch(const Batch& batch) = 0;
 };
 
 struct FitOptions {

@@ -177,7 +177,8 @@ void Optimizer::complete(double factor, const CapturedUpdate* captured) {
   if (options_.check_finite) check_gradients();
   if (options_.max_gradient_norm > 0)
     clip_gradients(captured != nullptr ? captured->norm : nullptr);
-  std::vector<Part> rest;
+  RecycledVector<Part> rest;
+  rest.reserve(slots_.size());
   for (Slot& slot : slots_) {
     if (!slot.updated()) rest.push_back(part_of(slot));
     slot.rows_updated = 0;
@@ -191,8 +192,8 @@ void Optimizer::update_part(std::span<const Tensor> values, double factor,
   check_factor(factor);
   const PhaseScope phase("update");
   const OpScope op("optimizer");
-  std::vector<Slot*> slots;
-  std::vector<Part> parts;
+  RecycledVector<Slot*> slots;
+  RecycledVector<Part> parts;
   for (Slot& slot : slots_) {
     const Tensor& own = slot.parameter->value;
     const auto is_own = [&](const Tensor& value) { return own && value.id() == own.id(); };
@@ -246,8 +247,8 @@ void Optimizer::update(std::span<const Part> parts, double factor, const Capture
   const double rate = options_.learning_rate * factor;
   // One call for those that decay, one for the others: a device takes many parameters at once.
   for (const bool decays : {true, false}) {
-    std::vector<SgdParameter> by_sgd;
-    std::vector<AdamWParameter> by_adamw;
+    RecycledVector<SgdParameter> by_sgd;
+    RecycledVector<AdamWParameter> by_adamw;
     for (const Part& part : parts) {
       if (part.decays != decays) continue;
       if (options_.kind == OptimizerKind::sgd)
@@ -282,14 +283,14 @@ void Optimizer::update(std::span<const Part> parts, double factor, const Capture
 }
 
 void Optimizer::check_gradients() const {
-  std::vector<ConstView> gradients;
+  RecycledVector<ConstView> gradients;
   for (const Slot& slot : slots_) gradients.push_back(slot.parameter->value.grad().view());
   const ContextPtr& context = slots_.front().parameter->value.context();
   {
     Tensor flag = Tensor::full(context, {1}, 1, DType::i32, Category::workspace);
     context->backend().gradients_finite(gradients, flag.mutable_view());
     // The meta device holds no values.
-    if (context->is_meta() || flag.to_host<std::int32_t>().front() != 0) return;
+    if (context->is_meta() || flag.item<std::int32_t>() != 0) return;
   }
   for (const Slot& slot : slots_)
     NF_CHECK(all_finite(slot.parameter->value.grad()),
@@ -299,7 +300,7 @@ void Optimizer::check_gradients() const {
 
 // The norm is checked here, or left at `kept_norm` for whoever replays to check.
 void Optimizer::clip_gradients(float* kept_norm) {
-  std::vector<View> gradients;
+  RecycledVector<View> gradients;
   for (const Slot& slot : slots_) {
     Tensor gradient = slot.parameter->value.grad();
     gradients.push_back(gradient.mutable_view());
@@ -318,8 +319,8 @@ void Optimizer::clip_gradients(float* kept_norm) {
   if (kept_norm != nullptr)
     backend.copy({kept_norm, DType::f32, {1}}, norm.view());
   else
-    check_norm(first.dtype() == DType::f64 ? norm.to_host<double>().front()
-                                           : static_cast<double>(norm.to_host<float>().front()));
+    check_norm(first.dtype() == DType::f64 ? norm.item<double>()
+                                           : static_cast<double>(norm.item<float>()));
   backend.clip_gradients(gradients, options_.max_gradient_norm, norm.view());
 }
 

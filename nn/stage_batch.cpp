@@ -1,12 +1,13 @@
 #include "nn/stage_batch.h"
 
+#include "engine/memory/recycled.h"
 #include "engine/ops/prepare_images.h"
 
 namespace nf::nn {
 namespace {
 
 Shape batch_of(std::int64_t size, const Shape& sample) {
-  std::vector<std::int64_t> extents{size};
+  RecycledVector<std::int64_t> extents{size};
   for (const std::int64_t extent : sample.extents()) extents.push_back(extent);
   return Shape(extents);
 }

@@ -21,9 +21,8 @@ std::int64_t bytes_for(std::size_t slots) {
 Header* header_of(Tensor& memory) { return static_cast<Header*>(memory.mutable_view().data); }
 StepSlot* slots_of(Tensor& memory) { return reinterpret_cast<StepSlot*>(header_of(memory) + 1); }
 
-std::vector<StepResult> train_one_by_one(const Chain& chain, DeviceBatch batch,
-                                         const StepOptions& options) {
-  std::vector<StepResult> results;
+StepResults train_one_by_one(Chain chain, DeviceBatch batch, const StepOptions& options) {
+  StepResults results;
   for (std::size_t i = 0; i < chain.size(); ++i) {
     Tensor next;
     const bool last = i + 1 == chain.size();
@@ -34,7 +33,7 @@ std::vector<StepResult> train_one_by_one(const Chain& chain, DeviceBatch batch,
   return results;
 }
 
-void capture_all(const Chain& chain, DeviceBatch batch, double label_smoothing, Tensor& memory) {
+void capture_all(Chain chain, DeviceBatch batch, double label_smoothing, Tensor& memory) {
   for (std::size_t i = 0; i < chain.size(); ++i) {
     Tensor next;
     const bool last = i + 1 == chain.size();
@@ -45,13 +44,13 @@ void capture_all(const Chain& chain, DeviceBatch batch, double label_smoothing, 
 }
 
 // A first update fills the optimizer's state, which no other does.
-bool started(const Chain& chain) {
+bool started(Chain chain) {
   return std::all_of(chain.begin(), chain.end(),
                      [](const Trainable& trainable) { return trainable.optimizer->steps() > 0; });
 }
 
 // The host looks at gradients in the middle of such a step.
-bool capturable(const Chain& chain) {
+bool capturable(Chain chain) {
   return std::none_of(chain.begin(), chain.end(), [](const Trainable& trainable) {
     return trainable.optimizer->options().check_finite;
   });
@@ -66,8 +65,7 @@ void launch_copies(Backend& backend, StepSlot* slot) {
 
 }  // namespace
 
-std::vector<StepResult> StepRunner::train(const Chain& chain, const HostBatch& batch,
-                                          const StepOptions& options) {
+StepResults StepRunner::train(Chain chain, const HostBatch& batch, const StepOptions& options) {
   Staged staged = stage(chain, batch);
   const bool replays =
       context_->graphs() && !context_->is_meta() && !context_->pool().traced() && capturable(chain);
@@ -89,7 +87,7 @@ std::vector<StepResult> StepRunner::train(const Chain& chain, const HostBatch& b
 
 void StepRunner::forget() { known_.clear(); }
 
-StepRunner::Staged StepRunner::stage(const Chain& chain, const HostBatch& batch) const {
+StepRunner::Staged StepRunner::stage(Chain chain, const HostBatch& batch) const {
   Staged staged;
   // There for every step, so that all ask for the same memory.
   if (context_->graphs()) {
@@ -108,8 +106,7 @@ StepRunner::Beginning StepRunner::beginning(const Staged& staged,
 }
 
 // The step's memory is free afterwards, to be granted again at the same addresses.
-void StepRunner::capture(const Chain& chain, Staged staged, const StepOptions& options,
-                         Known& known) {
+void StepRunner::capture(Chain chain, Staged staged, const StepOptions& options, Known& known) {
   Pool& pool = context_->pool();
   Backend& backend = context_->backend();
   launch_copies(backend, slots_of(staged.slots));
@@ -129,8 +126,8 @@ void StepRunner::capture(const Chain& chain, Staged staged, const StepOptions& o
   pool.note_peaks(before.peak_live, before.peak_reserved);
 }
 
-std::vector<StepResult> StepRunner::replay(const Chain& chain, Staged& staged,
-                                           const StepOptions& options, const Known& known) {
+StepResults StepRunner::replay(Chain chain, Staged& staged, const StepOptions& options,
+                               const Known& known) {
   std::vector<std::byte> image(static_cast<std::size_t>(staged.slots.bytes()));
   const Header header{options.dropout_key};
   std::vector<StepSlot> slots(chain.size());
@@ -149,7 +146,7 @@ std::vector<StepResult> StepRunner::replay(const Chain& chain, Staged& staged,
   context_->pool().note_peaks(known.peak_live, known.peak_reserved);
   ++replays_;
   std::memcpy(slots.data(), image.data() + sizeof(header), slot_bytes);
-  std::vector<StepResult> results;
+  StepResults results;
   for (std::size_t i = 0; i < chain.size(); ++i) {
     const auto loss = static_cast<double>(slots[i].loss);
     check_loss(chain[i], loss, options);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -14,7 +15,7 @@
 namespace nf::nn {
 
 /// Trainables that take a batch one after the other, each the detached features of the one before.
-using Chain = std::vector<Trainable>;
+using Chain = std::span<const Trainable>;
 
 /// With graphs a step is replayed where the last step with its batch size began from the same
 /// addresses, and so would be granted the same: it is captured for the first such step. All others
@@ -30,8 +31,7 @@ class StepRunner {
   /// of pixels is no part of what is captured. The chain and the shape of samples must be the same
   /// in each call until forget(). Throws as stage_batch and train_step do; in a replay those behind
   /// the one that failed have trained.
-  std::vector<StepResult> train(const Chain& chain, const HostBatch& batch,
-                                const StepOptions& options);
+  StepResults train(Chain chain, const HostBatch& batch, const StepOptions& options);
 
   /// To be called before parameters or optimizers leave their memory.
   void forget();
@@ -59,11 +59,10 @@ class StepRunner {
     DeviceBatch batch;
   };
 
-  Staged stage(const Chain& chain, const HostBatch& batch) const;
+  Staged stage(Chain chain, const HostBatch& batch) const;
   Beginning beginning(const Staged& staged, const StepOptions& options) const;
-  void capture(const Chain& chain, Staged staged, const StepOptions& options, Known& known);
-  std::vector<StepResult> replay(const Chain& chain, Staged& staged, const StepOptions& options,
-                                 const Known& known);
+  void capture(Chain chain, Staged staged, const StepOptions& options, Known& known);
+  StepResults replay(Chain chain, Staged& staged, const StepOptions& options, const Known& known);
 
   ContextPtr context_;
   std::map<std::int64_t, Known> known_;  // by batch size

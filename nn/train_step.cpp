@@ -6,8 +6,7 @@ namespace nf::nn {
 namespace {
 
 StepResult read_back(const CrossEntropy& result) {
-  return {static_cast<double>(result.loss.to_host<float>()[0]),
-          result.correct.to_host<std::int32_t>()[0]};
+  return {static_cast<double>(result.loss.item<float>()), result.correct.item<std::int32_t>()};
 }
 
 // Lets the features go as soon as the head has them: the tape keeps what it needs.

@@ -3,8 +3,9 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
+#include <string_view>
 
+#include "engine/memory/recycled.h"
 #include "engine/ops/softmax_cross_entropy.h"
 #include "nn/module.h"
 #include "nn/optimizer.h"
@@ -13,7 +14,7 @@ namespace nf::nn {
 
 /// What one loss trains: `body` then `head`, updated by `optimizer`. Nothing is owned.
 struct Trainable {
-  std::string name;
+  std::string_view name;
   Module* body = nullptr;
   Module* head = nullptr;  ///< null: the body gives the logits
   Optimizer* optimizer = nullptr;
@@ -29,6 +30,8 @@ struct StepResult {
   double loss = 0.0;         ///< mean over the batch
   std::int64_t correct = 0;  ///< samples classified rightly
 };
+/// One for each loss.
+using StepResults = RecycledVector<StepResult>;
 
 /// Gradients end with their step, also with one that throws: the next would add to them.
 class GradientScope {

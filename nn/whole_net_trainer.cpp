@@ -36,12 +36,11 @@ Trainable WholeNetTrainer::trainable() const {
   return {model_.name(), &model_, nullptr, optimizer_.get()};
 }
 
-std::vector<StepResult> WholeNetTrainer::train_batch(const Batch& batch,
-                                                     const StepOptions& options) {
+StepResults WholeNetTrainer::train_batch(const Batch& batch, const StepOptions& options) {
   return {train(host_batch(batch, model_.options().input), options)};
 }
 
-std::vector<StepResult> WholeNetTrainer::evaluate_batch(const Batch& batch) {
+StepResults WholeNetTrainer::evaluate_batch(const Batch& batch) {
   return {evaluate(host_batch(batch, model_.options().input))};
 }
 

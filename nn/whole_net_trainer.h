@@ -20,8 +20,8 @@ class WholeNetTrainer : public BatchTrainer {
 
   std::vector<std::string> outputs() const override { return {model_.name()}; }
   double learning_rate() const override { return optimizer_->options().learning_rate; }
-  std::vector<StepResult> train_batch(const Batch& batch, const StepOptions& options) override;
-  std::vector<StepResult> evaluate_batch(const Batch& batch) override;
+  StepResults train_batch(const Batch& batch, const StepOptions& options) override;
+  StepResults evaluate_batch(const Batch& batch) override;
 
   /// The same steps on memory that the caller holds. What they throw and what they promise then is
   /// what train_step says.

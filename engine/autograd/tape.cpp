@@ -101,6 +101,7 @@ bool Tape::wanted(const Tape* tape, std::initializer_list<const Tensor*> inputs)
 
 void Tape::record(std::unique_ptr<Node> node, std::initializer_list<const Tensor*> inputs,
                   const Tensor& output) {
+  node->inputs_.reserve(inputs.size());
   for (const Tensor* input : inputs) {
     const bool needed = input->requires_grad();
     const bool present = static_cast<bool>(*input);
@@ -126,22 +127,22 @@ struct Emptied {
 /// How many nodes that are still to come use each leaf.
 class Tape::LeafUses {
  public:
-  explicit LeafUses(const std::vector<std::unique_ptr<Node>>& nodes) {
+  explicit LeafUses(const Nodes& nodes) {
     for (const auto& node : nodes)
       for (const Node::Input& input : node->inputs_)
         if (input.leaf) ++uses_[input.id];
   }
 
   /// Leaves that `node` was the last to use.
-  std::vector<Tensor> finished_by(const Node& node) {
-    std::vector<Tensor> leaves;
+  RecycledVector<Tensor> finished_by(const Node& node) {
+    RecycledVector<Tensor> leaves;
     for (const Node::Input& input : node.inputs_)
       if (input.leaf && --uses_[input.id] == 0) leaves.push_back(input.leaf);
     return leaves;
   }
 
  private:
-  std::unordered_map<std::uint64_t, std::int64_t> uses_;
+  RecycledHashMap<std::uint64_t, std::int64_t> uses_;
 };
 
 void Tape::backward(Tensor output, Tensor seed, const LeafListener& listener) {
@@ -181,7 +182,7 @@ void Tape::backward(Tensor output, Tensor seed, const LeafListener& listener) {
       node->backward(std::move(dy), gradients);
     }
     node.reset();  // what it saved goes first: values of leaves are among it
-    std::vector<Tensor>& leaves = gradients.finished_;
+    RecycledVector<Tensor>& leaves = gradients.finished_;
     std::erase_if(leaves, [](const Tensor& leaf) { return !leaf.grad(); });
     if (listener.finished && !leaves.empty()) listener.finished(leaves);
   }

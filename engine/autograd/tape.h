@@ -4,11 +4,9 @@
 #include <functional>
 #include <memory>
 #include <span>
-#include <string>
 #include <string_view>
-#include <unordered_map>
-#include <vector>
 
+#include "engine/memory/recycled.h"
 #include "engine/tensor.h"
 
 namespace nf {
@@ -44,16 +42,17 @@ struct LeafListener {
 
 /// One computed operator. A subclass keeps its options; tensors it needs go through save(), so
 /// that everything a tape holds on to can be seen in saved().
-class Node {
+class Node : public RecycledObject {
  public:
+  /// The name is a string literal, or stays as one does.
   explicit Node(std::string_view name) : name_(name) {}
   virtual ~Node() = default;
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
 
   std::string_view name() const { return name_; }
-  const std::string& unit() const { return unit_; }
-  const std::vector<SavedTensor>& saved() const { return saved_; }
+  std::string_view unit() const { return unit_; }
+  const RecycledVector<SavedTensor>& saved() const { return saved_; }
 
   /// Turns the output's gradient into those of the inputs. `dy` is the only handle on its memory
   /// when dy.unique(): it may then be overwritten and passed on.
@@ -75,10 +74,9 @@ class Node {
     Tensor leaf;  // holds parameters only, which live on anyway
   };
 
-  std::string_view name_;
-  std::string unit_;
-  std::vector<SavedTensor> saved_;
-  std::vector<Input> inputs_;
+  std::string_view name_, unit_;
+  RecycledVector<SavedTensor> saved_;
+  RecycledVector<Input> inputs_;
   std::uint64_t output_ = 0;
 };
 
@@ -116,9 +114,9 @@ class Gradients {
   ContextPtr context_;
   const LeafListener& listener_;
   const Node* node_ = nullptr;
-  std::vector<Tensor> finished_;  // leaves that the node is the last to use
-  std::uint64_t unseeded_ = 0;    // id of the output whose gradient is ones; 0: of none
-  std::unordered_map<std::uint64_t, Tensor> pending_;
+  RecycledVector<Tensor> finished_;  // leaves that the node is the last to use
+  std::uint64_t unseeded_ = 0;       // id of the output whose gradient is ones; 0: of none
+  RecycledHashMap<std::uint64_t, Tensor> pending_;
 };
 
 /// The record, in order of execution. One for a whole net, or one for each local unit.
@@ -140,7 +138,8 @@ class Tape {
   /// `listener` is told of leaves behind the last node that uses them, or in its midst.
   void backward(Tensor output, Tensor seed = {}, const LeafListener& listener = {});
 
-  const std::vector<std::unique_ptr<Node>>& nodes() const { return nodes_; }
+  using Nodes = RecycledVector<std::unique_ptr<Node>>;
+  const Nodes& nodes() const { return nodes_; }
   void clear() { nodes_.clear(); }
   /// Bytes that saved tensors hold, each memory counted once.
   std::int64_t saved_bytes() const;
@@ -148,7 +147,7 @@ class Tape {
  private:
   class LeafUses;
 
-  std::vector<std::unique_ptr<Node>> nodes_;
+  Nodes nodes_;
 };
 
 }  // namespace nf

@@ -37,7 +37,7 @@ std::byte* Pool::allocate(std::int64_t bytes, Category category) {
     stats_.reserved += size;
   }
   const MemoryTags& tags = memory_tags();
-  live_.emplace(offset, Live{size, {bytes, size, category, std::string(tags.op), tags.unit}});
+  live_.emplace(offset, Live{bytes, size, category, tags.op, tags.unit});
   stats_.live += size;
   stats_.by_category[static_cast<std::size_t>(category)] += size;
   stats_.peak_live = std::max(stats_.peak_live, stats_.live);
@@ -61,8 +61,8 @@ void Pool::free(std::byte* address) noexcept {
   }
   std::int64_t offset = piece->first;
   std::int64_t size = piece->second.granted;
-  const Category category = piece->second.what.category;
-  const std::int64_t asked = piece->second.what.asked;
+  const Category category = piece->second.category;
+  const std::int64_t asked = piece->second.asked;
   live_.erase(piece);
   range_->mark_free(offset, size);
   stats_.live -= size;
@@ -132,7 +132,7 @@ void Pool::add_hole(std::int64_t offset, std::int64_t bytes) {
   by_size_.emplace(bytes, offset);
 }
 
-void Pool::remove_hole(std::map<std::int64_t, std::int64_t>::iterator hole) {
+void Pool::remove_hole(Holes::iterator hole) {
   by_size_.erase({hole->second, hole->first});
   holes_.erase(hole);
 }
@@ -144,7 +144,9 @@ std::int64_t Pool::largest_hole() const {
 
 void Pool::throw_out_of_budget(std::int64_t bytes, Category category) const {
   std::vector<LiveAllocation> biggest;
-  for (const auto& [offset, piece] : live_) biggest.push_back(piece.what);
+  for (const auto& [offset, piece] : live_)
+    biggest.push_back({piece.asked, piece.granted, piece.category, std::string(piece.op),
+                       std::string(piece.unit)});
   std::stable_sort(biggest.begin(), biggest.end(),
                    [](const auto& a, const auto& b) { return a.granted > b.granted; });
   biggest.resize(std::min<std::size_t>(biggest.size(), 3));

@@ -3,14 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "engine/error.h"
+#include "engine/memory/recycled.h"
 #include "engine/memory/scope.h"
 
 namespace nf {
@@ -99,21 +98,23 @@ class Pool {
 
  private:
   struct Live {
-    std::int64_t granted;
-    LiveAllocation what;
+    std::int64_t asked, granted;
+    Category category;
+    std::string_view op, unit;  // which stay
   };
+  using Holes = RecycledMap<std::int64_t, std::int64_t>;  // offset -> bytes
 
   std::int64_t largest_hole() const;
   [[noreturn]] void throw_out_of_budget(std::int64_t bytes, Category category) const;
   void add_hole(std::int64_t offset, std::int64_t bytes);
-  void remove_hole(std::map<std::int64_t, std::int64_t>::iterator hole);
+  void remove_hole(Holes::iterator hole);
 
   std::unique_ptr<AddressRange> range_;
   std::int64_t alignment_;
   mutable std::mutex mutex_;
-  std::map<std::int64_t, Live> live_;                        // by offset
-  std::map<std::int64_t, std::int64_t> holes_;               // offset -> bytes
-  std::set<std::pair<std::int64_t, std::int64_t>> by_size_;  // (bytes, offset) of each hole
+  RecycledMap<std::int64_t, Live> live_;  // by offset
+  Holes holes_;
+  RecycledSet<std::pair<std::int64_t, std::int64_t>> by_size_;  // (bytes, offset) of each hole
   PoolStats stats_;
   MemoryTrace* trace_ = nullptr;
 };

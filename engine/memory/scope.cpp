@@ -1,17 +1,41 @@
 #include "engine/memory/scope.h"
 
 #include <atomic>
+#include <functional>
+#include <mutex>
+#include <unordered_set>
 
 namespace nf {
 namespace {
 
 std::atomic<ScopeObserver*> scope_observer{nullptr};
 
+struct NameHash {
+  using is_transparent = void;
+  std::size_t operator()(std::string_view name) const {
+    return std::hash<std::string_view>()(name);
+  }
+};
+
+// Never destroyed: what was named may outlive it.
+struct Names {
+  std::mutex mutex;
+  std::unordered_set<std::string, NameHash, std::equal_to<>> all;
+};
+
 }  // namespace
 
 MemoryTags& memory_tags() {
   thread_local MemoryTags tags;
   return tags;
+}
+
+std::string_view lasting_name(std::string_view name) {
+  if (name.empty()) return {};
+  static Names& names = *new Names;
+  const std::lock_guard lock(names.mutex);
+  const auto found = names.all.find(name);
+  return found != names.all.end() ? *found : *names.all.emplace(name).first;
 }
 
 void observe_scopes(ScopeObserver* observer) { scope_observer = observer; }

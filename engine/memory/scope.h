@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace nf {
 
@@ -31,11 +32,13 @@ using BytesByCategory = std::array<std::int64_t, kCategories>;
 
 /// The tags of the calling thread; memory events and error messages carry them.
 struct MemoryTags {
-  std::string_view op;
-  std::string unit;
-  std::string_view phase;
+  std::string_view op, unit, phase;
 };
 MemoryTags& memory_tags();
+
+/// The same name in memory that stays for the life of the process. Names are few: each is kept
+/// once.
+std::string_view lasting_name(std::string_view name);
 
 /// Hears of the units and phases of the calling thread as they begin and end: a profiler's ranges.
 class ScopeObserver {
@@ -87,19 +90,18 @@ class PhaseScope {
 /// Names the unit of the network.
 class UnitScope {
  public:
-  explicit UnitScope(std::string unit)
-      : previous_(std::move(memory_tags().unit)), heard_(detail::enter_scope(unit)) {
-    memory_tags().unit = std::move(unit);
-  }
+  explicit UnitScope(std::string_view unit)
+      : previous_(std::exchange(memory_tags().unit, lasting_name(unit))),
+        heard_(detail::enter_scope(unit)) {}
   ~UnitScope() {
-    memory_tags().unit = std::move(previous_);
+    memory_tags().unit = previous_;
     if (heard_) detail::leave_scope();
   }
   UnitScope(const UnitScope&) = delete;
   UnitScope& operator=(const UnitScope&) = delete;
 
  private:
-  std::string previous_;
+  std::string_view previous_;
   bool heard_;
 };
 

@@ -35,8 +35,8 @@ void MemoryTrace::record(MemoryAction action, const std::byte* address, std::int
   const MemoryTags& tags = memory_tags();
   events_.push_back({std::chrono::duration_cast<std::chrono::nanoseconds>(elapsed).count(), action,
                      reinterpret_cast<std::uintptr_t>(address), asked, granted, after.live,
-                     after.reserved, after.by_category, category, std::string(tags.op), tags.unit,
-                     std::string(tags.phase), stage_});
+                     after.reserved, after.by_category, category, std::string(tags.op),
+                     std::string(tags.unit), std::string(tags.phase), stage_});
 }
 
 void check_trace_path(const std::filesystem::path& path) {

@@ -1,5 +1,7 @@
 #include "engine/ops/conv2d.h"
 
+#include <functional>
+
 #include "engine/ops/common.h"
 
 namespace nf {
@@ -56,7 +58,7 @@ class Conv2dNode : public Node {
     Conv2dProblem part = problem_;
     part.o /= parts;
     const std::int64_t places = dy.numel() / problem_.o;
-    gradients.by_rows(kWeight, part.o, [&](std::int64_t begin, Gradients::Slot slot) {
+    const auto compute = [&](std::int64_t begin, Gradients::Slot slot) {
       Tensor some = Tensor::empty(context, {part.n, part.out_h(), part.out_w(), part.o}, dy.dtype(),
                                   Category::workspace);
       const std::int64_t row = part.o * size_of(dy.dtype());
@@ -68,7 +70,8 @@ class Conv2dNode : public Node {
           context, backend.conv2d_workspace(part, Pass::backward_weight, slot.mode));
       backend.conv2d_backward_weight(part, saved_tensor(0).view(), some.view(),
                                      slot.tensor.mutable_view(), slot.mode, scratch);
-    });
+    };
+    gradients.by_rows(kWeight, part.o, std::cref(compute));
   }
 
   static constexpr std::size_t kInput = 0, kWeight = 1, kBias = 2;

@@ -78,7 +78,7 @@ bool all_finite(const Tensor& x) {
   detail::check_floating(kAllFinite, "input", x);
   Tensor flag = Tensor::full(x.context(), {1}, 1, DType::i32, Category::workspace);
   x.backend().all_finite(x.view(), flag.mutable_view());
-  return x.context()->is_meta() || flag.to_host<std::int32_t>().front() != 0;
+  return x.context()->is_meta() || flag.item<std::int32_t>() != 0;
 }
 
 }  // namespace nf

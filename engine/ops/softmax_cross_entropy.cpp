@@ -42,7 +42,7 @@ class ComputedGradientNode : public Node {
 
  private:
   static double scalar(const Tensor& dy) {
-    return dy.dtype() == DType::f64 ? dy.to_host<double>()[0] : double{dy.to_host<float>()[0]};
+    return dy.dtype() == DType::f64 ? dy.item<double>() : double{dy.item<float>()};
   }
 };
 

@@ -82,7 +82,7 @@ class Counter : public BatchTrainer {
  public:
   std::vector<std::string> outputs() const override { return {"one", "ten"}; }
   double learning_rate() const override { return 0.5; }
-  std::vector<StepResult> train_batch(const Batch& batch, const StepOptions& step) override {
+  StepResults train_batch(const Batch& batch, const StepOptions& step) override {
     sizes.push_back(batch.size);
     options.push_back(step);
     if (const auto now = static_cast<std::int64_t>(sizes.size()); now == nan_at)
@@ -91,9 +91,9 @@ class Counter : public BatchTrainer {
       throw OutOfBudget("pool: no room", 1, {}, 0, {});
     return results(batch);
   }
-  std::vector<StepResult> evaluate_batch(const Batch& batch) override {
+  StepResults evaluate_batch(const Batch& batch) override {
     evaluated.push_back(batch.size);
-    std::vector<StepResult> all = results(batch);
+    StepResults all = results(batch);
     if (static_cast<std::int64_t>(evaluated.size()) == nan_evaluation_at)
       all[1].loss = std::nan("");
     return all;
@@ -105,7 +105,7 @@ class Counter : public BatchTrainer {
   std::int64_t nan_evaluation_at = 0;             // batch, from 1
 
  private:
-  static std::vector<StepResult> results(const Batch& batch) {
+  static StepResults results(const Batch& batch) {
     StepResult one;
     for (const std::int32_t label : batch.labels) {
       one.loss += static_cast<double>(label) / static_cast<double>(batch.size);
