@@ -1,4 +1,4 @@
-#include "engine/backends/cpu/cores.h"
+#include "engine/cores.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include <sched.h>
 #endif
 
-namespace nf::cpu {
+namespace nf {
 namespace {
 
 TEST(Cores, AQuotaCountsEveryCoreBegun) {
@@ -46,4 +46,4 @@ TEST(Cores, AffinityIsRespected) {
 #endif
 
 }  // namespace
-}  // namespace nf::cpu
+}  // namespace nf

@@ -7,9 +7,9 @@
 
 #include "engine/backends/cpu/address_range.h"
 #include "engine/backends/cpu/conv2d_paths.h"
-#include "engine/backends/cpu/cores.h"
 #include "engine/backends/cpu/parallel.h"
 #include "engine/backends/cpu/typed.h"
+#include "engine/cores.h"
 
 namespace nf {
 namespace cpu {

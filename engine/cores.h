@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string_view>
 
-namespace nf::cpu {
+namespace nf {
 
 /// Cores that the system lets this process use: on Linux those of its affinity, and no more than
 /// the quota of its control group (version 2) and of those above it. At least 1.
@@ -14,4 +14,4 @@ int usable_cores();
 /// 0 where it sets no limit or is not understood.
 std::int64_t quota_cores(std::string_view cpu_max);
 
-}  // namespace nf::cpu
+}  // namespace nf

@@ -1,4 +1,4 @@
-#include "engine/backends/cpu/cores.h"
+#include "engine/cores.h"
 
 #include <algorithm>
 #include <charconv>
@@ -12,7 +12,7 @@
 #include <sched.h>
 #endif
 
-namespace nf::cpu {
+namespace nf {
 namespace {
 
 #if defined(__linux__)
@@ -74,4 +74,4 @@ int usable_cores() {
   return static_cast<int>(std::clamp<std::int64_t>(cores, 1, std::numeric_limits<int>::max()));
 }
 
-}  // namespace nf::cpu
+}  // namespace nf
