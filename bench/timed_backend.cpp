@@ -72,6 +72,10 @@ void TimedBackend::copy(View dst, ConstView src) {
   timed("copy", bytes(dst, src), [&] { inner_->copy(dst, src); });
 }
 
+void TimedBackend::copy_columns(View dst, ConstView src, std::int64_t first) {
+  timed("copy_columns", 2 * bytes(dst), [&] { inner_->copy_columns(dst, src, first); });
+}
+
 void TimedBackend::fill(View dst, double value) {
   timed("fill", bytes(dst), [&] { inner_->fill(dst, value); });
 }

@@ -58,6 +58,7 @@ class TimedBackend final : public Backend {
   void copy_from_host(View dst, const void* src) override;
   void copy_to_host(void* dst, ConstView src) override;
   void copy(View dst, ConstView src) override;
+  void copy_columns(View dst, ConstView src, std::int64_t first) override;
   void fill(View dst, double value) override;
   void cast(ConstView x, View y) override;
   void prepare_images(ConstView pixels, ConstView windows, ConstView tables, View out) override;

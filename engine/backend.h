@@ -170,6 +170,10 @@ struct ImageWindow {
   std::int32_t flip = 0;  ///< not 0: mirrored left to right
 };
 
+/// Throws Error unless dst (rows, width) can be columns first..first+width-1 of src (rows,
+/// columns).
+void check_columns(ConstView dst, ConstView src, std::int64_t first);
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -209,6 +213,9 @@ class Backend {
   virtual void copy_from_host(View dst, const void* src) = 0;
   virtual void copy_to_host(void* dst, ConstView src) = 0;
   virtual void copy(View dst, ConstView src) = 0;
+  /// dst (rows, width) = columns first..first+width-1 of src (rows, columns). One copy a row unless
+  /// the device has something better. Throws Error where they don't fit.
+  virtual void copy_columns(View dst, ConstView src, std::int64_t first);
   virtual void fill(View dst, double value) = 0;
   /// y = x in another floating type, rounded to nearest even.
   virtual void cast(ConstView x, View y) = 0;

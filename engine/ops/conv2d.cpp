@@ -61,11 +61,8 @@ class Conv2dNode : public Node {
     const auto compute = [&](std::int64_t begin, Gradients::Slot slot) {
       Tensor some = Tensor::empty(context, {part.n, part.out_h(), part.out_w(), part.o}, dy.dtype(),
                                   Category::workspace);
-      const std::int64_t row = part.o * size_of(dy.dtype());
-      const auto* from = dy.view().as<std::byte>() + begin * size_of(dy.dtype());
-      auto* to = some.mutable_view().as<std::byte>();
-      for (std::int64_t i = 0; i < places; ++i, from += parts * row, to += row)
-        backend.copy({to, dy.dtype(), {part.o}}, {from, dy.dtype(), {part.o}});
+      backend.copy_columns({some.mutable_view().data, dy.dtype(), {places, part.o}},
+                           {dy.view().data, dy.dtype(), {places, problem_.o}}, begin);
       const detail::Scratch scratch(
           context, backend.conv2d_workspace(part, Pass::backward_weight, slot.mode));
       backend.conv2d_backward_weight(part, saved_tensor(0).view(), some.view(),

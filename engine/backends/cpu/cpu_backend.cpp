@@ -93,6 +93,19 @@ void CpuBackend::copy(View dst, ConstView src) {
   copy_bytes(threads_, dst.data, src.data, dst.numel() * size_of(dst.dtype));
 }
 
+void CpuBackend::copy_columns(View dst, ConstView src, std::int64_t first) {
+  check_columns(dst, src, first);
+  const std::int64_t size = size_of(src.dtype), width = dst.shape[1] * size,
+                     columns = src.shape[1] * size;
+  auto* to = dst.as<std::byte>();
+  const auto* from = src.as<std::byte>() + first * size;
+  parallel_for(threads_, dst.shape[0], kCopyGrain / std::max<std::int64_t>(width, 1),
+               [&](std::int64_t begin, std::int64_t end, int) {
+                 for (std::int64_t i = begin; i < end; ++i)
+                   std::memcpy(to + i * width, from + i * columns, static_cast<std::size_t>(width));
+               });
+}
+
 }  // namespace cpu
 
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
