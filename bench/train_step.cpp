@@ -1,7 +1,6 @@
 // Times whole training steps, or inference; bench/README.md tells how to read it.
 #include <fmt/format.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #include <algorithm>
 #include <string>
@@ -57,24 +56,18 @@ bool parse(int argc, char** argv, Options& options) {
   return true;
 }
 
-double process_cpu_seconds() {
-  timespec time{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-}
-
 template <typename Step>
 void time_steps(const Options& options, Context& context, Measured& measured, const Step& step) {
-  double cpu_start = 0;
+  ProcessorTimer processor;
   for (std::int64_t i = 0; i < kWarmUpSteps + options.steps; ++i) {
-    if (i == kWarmUpSteps) cpu_start = process_cpu_seconds();
+    if (i == kWarmUpSteps) processor = ProcessorTimer();
     const Timer timer;
     step();
     context.backend().synchronize();
     const double seconds = timer.seconds();
     if (i >= kWarmUpSteps) measured.seconds.push_back(seconds);
   }
-  measured.cpu_seconds = (process_cpu_seconds() - cpu_start) / static_cast<double>(options.steps);
+  measured.cpu_seconds = processor.seconds() / static_cast<double>(options.steps);
 }
 
 void train(const Options& options, const ContextPtr& context, nn::Model& model,

@@ -1,5 +1,7 @@
-// Wall time.
+// Wall time and processor time.
 #pragma once
+
+#include <time.h>
 
 #include <chrono>
 
@@ -14,6 +16,20 @@ class Timer {
 
  private:
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+/// The same in processor time of all threads of the process together.
+class ProcessorTimer {
+ public:
+  double seconds() const { return now() - start_; }
+
+ private:
+  static double now() {
+    timespec time{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+  }
+  double start_ = now();
 };
 
 }  // namespace nf

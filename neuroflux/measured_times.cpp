@@ -1,6 +1,7 @@
 // Times measured on the device, and the speed of storage measured in the folder in use.
 #include <algorithm>
 
+#include "engine/cores.h"
 #include "engine/random.h"
 #include "engine/timer.h"
 #include "neuroflux/activation_cache.h"
@@ -72,13 +73,22 @@ class MeasuredTimes : public TimeModel {
     const std::int64_t batch = 16;
     prepare(spec.sample_shape, batch);
     StorageSpeed speed;
+    // Operators cut their work into equal parts and wait for the last of them: what one of their
+    // cores spends on something else is lost to all.
+    const bool shares_cores =
+        options_.device.device.kind == DeviceKind::cpu &&
+        make_meta_context(options_.device)->backend().threads() >= usable_cores();
+    const double work_share = shares_cores ? 1.0 / bytes : 0.0;
     const Timer writing;
+    const ProcessorTimer write_work;
     CacheWriter writer(options_.cache_folder, spec);
     for (std::int64_t first = 0; first < spec.count; first += batch)
       writer.append(images(), labels(), std::min(batch, spec.count - first));
     writer.close();
     speed.write = bytes / writing.seconds();
+    speed.write_work = write_work.seconds() * work_share;
     const Timer reading;
+    const ProcessorTimer read_work;
     {
       CacheReader reader(options_.cache_folder, spec.name, {});
       reader.start(batch, 0);
@@ -86,6 +96,7 @@ class MeasuredTimes : public TimeModel {
       }
     }
     speed.read = bytes / reading.seconds();
+    speed.read_work = read_work.seconds() * work_share;
     remove_cache(options_.cache_folder, spec.name);
     std::error_code not_empty;  // the run makes it again
     std::filesystem::remove(options_.cache_folder, not_empty);

@@ -62,6 +62,8 @@ class RememberedTimes : public TimeModel {
     for (const auto& [key, known] : storage_)
       document["storage"] = {{"write_bytes_per_second", known.value.write},
                              {"read_bytes_per_second", known.value.read},
+                             {"write_work_seconds_per_byte", known.value.write_work},
+                             {"read_work_seconds_per_byte", known.value.read_work},
                              {"asking_seconds", known.seconds}};
     replace_file(path, document.dump(1) + '\n');
   }
@@ -73,11 +75,15 @@ class RememberedTimes : public TimeModel {
     for (const JsonValue& entry : document.at("passes").list())
       passes_.insert_or_assign(entry.at("of").text(),
                                Known<PassTimes>{read_passes(entry), asking_seconds(entry)});
-    if (const auto storage = document.find("storage"))
-      storage_.insert_or_assign("",
-                                Known<StorageSpeed>{{read_speed(*storage, "write_bytes_per_second"),
-                                                     read_speed(*storage, "read_bytes_per_second")},
-                                                    asking_seconds(*storage)});
+    // Files of earlier versions lack the work: storage is then measured again.
+    const auto storage = document.find("storage");
+    if (storage && storage->find("read_work_seconds_per_byte"))
+      storage_.insert_or_assign(
+          "", Known<StorageSpeed>{{read_speed(*storage, "write_bytes_per_second"),
+                                   read_speed(*storage, "read_bytes_per_second"),
+                                   read_work(*storage, "write_work_seconds_per_byte"),
+                                   read_work(*storage, "read_work_seconds_per_byte")},
+                                  asking_seconds(*storage)});
   }
 
   const char* source() const override { return source_->source(); }
@@ -111,6 +117,9 @@ class RememberedTimes : public TimeModel {
   static double read_speed(const JsonValue& entry, const char* key) {
     const auto speed = entry.find(key);
     return speed ? speed->real(1.0, kMostSpeed) : std::numeric_limits<double>::infinity();
+  }
+  static double read_work(const JsonValue& entry, const char* key) {
+    return entry.at(key).real(0.0, 1.0);
   }
   static double asking_seconds(const JsonValue& entry) {
     return entry.at("asking_seconds").real(0.0, kMostSeconds);

@@ -47,12 +47,12 @@ BlockTime block_time(const std::vector<const PassTimes*>& units, std::int64_t ba
     return seconds;
   };
   // The validation set lies in the same cache and is read as fast.
-  const double read_per_sample = work.read_bytes > 0
-                                     ? static_cast<double>(work.read_bytes) /
-                                           static_cast<double>(work.train_count) / storage.read
-                                     : 0.0;
+  const double sample_bytes =
+      static_cast<double>(work.read_bytes) / static_cast<double>(work.train_count);
   const auto with_reading = [&](double compute, std::int64_t count) {
-    return std::max(compute, read_per_sample * static_cast<double>(count));
+    if (work.read_bytes == 0) return compute;
+    const double bytes = sample_bytes * static_cast<double>(count);
+    return std::max(compute + bytes * storage.read_work, bytes / storage.read);
   };
   BlockTime time;
   time.train = epochs * with_reading(sum(&PassTimes::train, work.train_count), work.train_count);
@@ -61,7 +61,8 @@ BlockTime block_time(const std::vector<const PassTimes*>& units, std::int64_t ba
   if (work.write_bytes > 0) {
     const std::int64_t count = work.cache_views * work.train_count + work.validation_count;
     const double compute = with_reading(sum(&PassTimes::forward, count), count);
-    time.cache = std::max(compute, static_cast<double>(work.write_bytes) / storage.write);
+    const auto bytes = static_cast<double>(work.write_bytes);
+    time.cache = std::max(compute + bytes * storage.write_work, bytes / storage.write);
   }
   return time;
 }

@@ -44,10 +44,13 @@ struct PassTimes {
   BatchTime forward;   ///< the unit alone in evaluation mode
 };
 
-/// Bytes per second of the activation cache in its folder; infinite where nothing is stored.
+/// Of the activation cache in its folder.
 struct StorageSpeed {
-  double write = 0.0;
+  double write = 0.0;  ///< bytes per second; infinite where nothing is stored
   double read = 0.0;
+  /// Processor seconds per byte that writing and reading keep from the computation, which overlaps
+  /// with the transfer itself: 0 where a core is left for them.
+  double write_work = 0.0, read_work = 0.0;
 };
 
 /// Where times come from: measurements on the device, or FLOPs and bytes (time_profile.h).
@@ -89,7 +92,7 @@ struct BlockTime {
 };
 
 /// Time of a block made of `units` at one batch. Reading and writing overlap with computing, so
-/// the slower of the two counts.
+/// the slower of the two counts, computing together with the work that reading and writing make.
 BlockTime block_time(const std::vector<const PassTimes*>& units, std::int64_t batch,
                      const BlockWork& work, const StorageSpeed& storage);
 

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "engine/cores.h"
 #include "engine/timer.h"
 #include "neuroflux/auxiliary.h"
 #include "neuroflux/local_net.h"
@@ -75,6 +76,24 @@ TEST(BlockTime, AddsUnitsAndTakesTheSlowerOfReadingAndComputing) {
   EXPECT_DOUBLE_EQ(slow.cache, 7000 / 10.0);
 }
 
+TEST(BlockTime, AddsTheWorkOfReadingAndWritingToComputing) {
+  const PassTimes unit = constant_times(0.5, 4.0, 2.0, 1.0);
+  const BlockWork work{.epochs = 2,
+                       .train_count = 10,
+                       .validation_count = 4,
+                       .read_bytes = 1000,
+                       .write_bytes = 7000};
+  StorageSpeed speed{.write = 1e9, .read = 1e9, .write_work = 1e-3, .read_work = 1e-2};
+  const BlockTime time = block_time({&unit}, 2, work, speed);
+  EXPECT_DOUBLE_EQ(time.train, 2 * (10 * 4.5 + 1000 * 1e-2));
+  EXPECT_DOUBLE_EQ(time.evaluation, 2 * (4 * 2.5 + 400 * 1e-2));
+  EXPECT_DOUBLE_EQ(time.cache, 14 * 1.5 + 1400 * 1e-2 + 7000 * 1e-3);
+  // Where the transfer takes longer still, it alone counts.
+  speed.write = speed.read = 1.0;
+  EXPECT_DOUBLE_EQ(block_time({&unit}, 2, work, speed).train, 2 * 1000);
+  EXPECT_DOUBLE_EQ(block_time({&unit}, 2, work, speed).cache, 7000);
+}
+
 TEST(FastestBatch, IsNotAlwaysTheLargest) {
   // Falls out of a cache between 8 and 32: 8 samples take 8 ms, 32 take 64.
   PassTimes unit = constant_times(0.0, 1.0, 0.0, 0.0);
@@ -133,6 +152,15 @@ TEST_F(MeasuredTimes, StorageIsMeasuredInTheFolderAndLeavesNothing) {
   const StorageSpeed speed = times->storage();
   EXPECT_GT(speed.write, 1e6);
   EXPECT_GT(speed.read, 1e6);
+  // With a thread for each core none is left.
+  if (make_meta_context(options_.device)->backend().threads() >= usable_cores()) {
+    EXPECT_GT(speed.read_work, 0.0);
+    EXPECT_GT(speed.write_work, 0.0);
+  }
+  options_.device.threads = 1;
+  if (usable_cores() > 1) {
+    EXPECT_EQ(make_measured_times(options_)->storage().read_work, 0.0);
+  }
   EXPECT_FALSE(std::filesystem::exists(folder_));
 }
 
@@ -163,6 +191,8 @@ TEST_F(MeasuredTimes, AnotherProcessCanPlanByTheSame) {
   }
   EXPECT_EQ(others->storage().read, storage.read);
   EXPECT_EQ(others->storage().write, storage.write);
+  EXPECT_EQ(others->storage().read_work, storage.read_work);
+  EXPECT_EQ(others->storage().write_work, storage.write_work);
   EXPECT_GT(others->replayed_seconds(), 0.0) << "it was measured again";
 }
 
