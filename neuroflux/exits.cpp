@@ -7,13 +7,14 @@
 
 namespace nf {
 
-std::size_t choose_exit(const std::vector<ExitResult>& exits, double tolerance) {
+std::size_t choose_exit(const std::vector<ExitResult>& exits, double tolerance, double accuracy) {
   NF_CHECK(!exits.empty(), "exits: none was trained");
   double best = 0.0;
   for (const ExitResult& exit : exits) best = std::max(best, exit.validation_accuracy);
+  const double enough = accuracy > 0.0 && best >= accuracy ? accuracy : best - tolerance;
   std::size_t chosen = exits.size();
   for (std::size_t i = 0; i < exits.size(); ++i) {
-    if (exits[i].validation_accuracy < best - tolerance) continue;
+    if (exits[i].validation_accuracy < enough) continue;
     if (chosen == exits.size() || exits[i].parameters < exits[chosen].parameters) chosen = i;
   }
   return chosen;

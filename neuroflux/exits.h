@@ -17,8 +17,10 @@ struct ExitResult {
 };
 
 /// Index into `exits` of the one with the fewest parameters among those whose validation accuracy
-/// is at most `tolerance` (a fraction) below the best. Throws Error when there are none.
-std::size_t choose_exit(const std::vector<ExitResult>& exits, double tolerance);
+/// is at least `accuracy` (a fraction). Where that is 0, or no exit has it, among those at most
+/// `tolerance` below the best. Throws Error when there are none.
+std::size_t choose_exit(const std::vector<ExitResult>& exits, double tolerance,
+                        double accuracy = 0.0);
 
 /// Whether training further units is pointless: none of the last `patience` exits is more than
 /// `improvement` (a fraction) better than the best one before them.

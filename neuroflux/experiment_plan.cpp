@@ -112,6 +112,8 @@ void check_experiment(const ExperimentOptions& options) {
            "improvement: must be in [0, 1], got {}", training.improvement);
   NF_CHECK(training.exit_tolerance >= 0.0 && training.exit_tolerance <= 1.0,
            "tolerance: must be in [0, 1], got {}", training.exit_tolerance);
+  NF_CHECK(training.exit_accuracy >= 0.0 && training.exit_accuracy <= 1.0,
+           "exit accuracy: must be in [0, 1], got {}", training.exit_accuracy);
   NF_CHECK(training.cache_dtype == DType::f32 || training.cache_dtype == DType::bf16 ||
                training.cache_dtype == DType::f16,
            "cache type: must be f32, bf16 or f16, got {}", to_string(training.cache_dtype));

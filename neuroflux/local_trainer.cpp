@@ -41,9 +41,10 @@ class Run {
     made_folder_ = continuation_.from != nullptr || !std::filesystem::exists(options_.cache_folder);
     try {
       train_blocks();
-      result_.chosen = options_.deliver_whole_net
-                           ? state_.exits.size() - 1
-                           : choose_exit(state_.exits, options_.exit_tolerance);
+      result_.chosen =
+          options_.deliver_whole_net
+              ? state_.exits.size() - 1
+              : choose_exit(state_.exits, options_.exit_tolerance, options_.exit_accuracy);
       test();
     } catch (...) {
       inputs_.remove_all();

@@ -48,6 +48,7 @@ struct LocalTrainingOptions : TrainingOptions {
   std::int64_t patience = 2;         ///< exits that may fail to improve
   double improvement = 0.005;        ///< that counts, as a fraction
   double exit_tolerance = 0.005;     ///< below the best exit, as a fraction
+  double exit_accuracy = 0.0;        ///< that the delivered exit is to have; 0: see choose_exit
   bool deliver_whole_net = false;    ///< instead of the exit with the fewest parameters
   std::string method = "neuroflux";  ///< its name in stages
 };

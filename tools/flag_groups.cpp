@@ -249,6 +249,10 @@ void Parser::add_training() {
               "Validation accuracy, as a fraction, that counts as one");
   flags_.real("--tolerance", training.exit_tolerance, {.least = 0, .most = 1},
               "How far below the best exit the delivered one may be, as a fraction");
+  flags_.real(
+      "--exit-accuracy", training.exit_accuracy, {.least = 0, .most = 1},
+      "Deliver the smallest exit of this validation accuracy, as a fraction; where none has "
+      "it or 0, --tolerance decides");
   flags_.parsed("--cache-dir", "FOLDER", "",
                 "Where the run makes a folder for its activation cache; default: the run folder",
                 [&training](const std::string& text) {

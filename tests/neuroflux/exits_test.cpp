@@ -22,6 +22,17 @@ TEST(ChooseExit, TakesTheSmallestWithinTheTolerance) {
   EXPECT_EQ(choose_exit(list, 1.0), 0U);
 }
 
+TEST(ChooseExit, TakesTheSmallestOfAnAccuracy) {
+  const std::vector<ExitResult> list{
+      {0, 100, 0, 0.70}, {1, 300, 0, 0.90}, {2, 200, 0, 0.90}, {3, 400, 0, 0.95}};
+  EXPECT_EQ(choose_exit(list, 0.0, 0.70), 0U);
+  EXPECT_EQ(choose_exit(list, 0.0, 0.71), 2U);
+  EXPECT_EQ(choose_exit(list, 1.0, 0.91), 3U);
+  // None has it: as without.
+  EXPECT_EQ(choose_exit(list, 0.0, 0.96), 3U);
+  EXPECT_EQ(choose_exit(list, 0.06, 0.96), 2U);
+}
+
 TEST(ChooseExit, NeedsAnExit) { EXPECT_THROW(choose_exit({}, 0.0), Error); }
 
 TEST(Saturated, LooksAtTheLastExitsOnly) {
