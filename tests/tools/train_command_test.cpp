@@ -136,6 +136,32 @@ TEST_F(Training, JoinedUnitsLearnFromOneLoss) {
                  "units: must be each, stage or a whole number from 1 on, got \"some\"");
 }
 
+TEST_F(Training, DeliversTheSmallestExitOfAWantedAccuracy) {
+  const auto delivered = [&](const char* folder, const char* accuracy) {
+    const Arguments command{"train", "--run-dir",       folder,  "--no-early-stop", "--tolerance",
+                            "0",     "--exit-accuracy", accuracy};
+    const Arguments work{
+        "--data",   "generated", "--train-limit", "300", "--validation-fraction", "0.3",
+        "--epochs", "2",         "--seed",        "1"};
+    const Arguments means{"--width", "0.125", "--budget",  "8MiB",
+                          "--batch", "32",    "--threads", "1"};
+    const ProgramResult trained = run(command + work + means);
+    EXPECT_EQ(trained.exit_code, 0) << trained.err;
+    return read_json(std::string(folder) + "/summary.json").at("methods")[0];
+  };
+  const json best = delivered("best", "0");
+  std::vector<double> accuracies;
+  for (const json& exit : best.at("exits")) accuracies.push_back(exit.at("validation_accuracy"));
+  ASSERT_GT(accuracies.back(), accuracies.front());
+  EXPECT_EQ(best.at("exit_unit"), std::ssize(accuracies));
+  const std::string enough = fmt::format("{}", accuracies.front());
+  EXPECT_EQ(delivered("enough", enough.c_str()).at("exit_unit"), 1);
+  // An accuracy that no exit has counts as none.
+  EXPECT_EQ(delivered("none", "1").at("exit_unit"), best.at("exit_unit"));
+  expect_refusal(run(Arguments{"train", "--exit-accuracy", "91"} + kTinyJoined), 2,
+                 "--exit-accuracy");
+}
+
 TEST_F(Training, SameSeedGivesTheSameMetrics) {
   const Arguments command = Arguments{"train"} + kTiny;
   for (const char* folder : {"first", "second"}) {
