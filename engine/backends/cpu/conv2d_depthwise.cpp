@@ -1,10 +1,12 @@
 // Depthwise convolution by direct loops over channels, which lie side by side.
 #include <algorithm>
 #include <array>
+#include <type_traits>
 
 #include "engine/backends/cpu/conv2d_paths.h"
 #include "engine/backends/cpu/parallel.h"
 #include "engine/backends/cpu/typed.h"
+#include "engine/backends/cpu/vectors.h"
 
 namespace nf::cpu {
 namespace {
@@ -109,6 +111,93 @@ void weight_row(const Conv2dProblem& p, const T* x, const T* dy, std::int64_t oh
   }
 }
 
+// Output rows of all images together, counted on.
+struct Rows {
+  std::int64_t begin, end;
+};
+
+// Filters three taps wide, whose sums over many rows stay in registers, a row of taps at a time.
+constexpr int kTapsWide = 3;
+constexpr int kWeightVectors = 2;
+
+// by_tap (KH * 3, C) of `vectors` vectors of channels from `first` on, or of `count` of one vector
+// where it is a `part`.
+template <int lanes, int vectors, bool part>
+void sum_weights(const Conv2dProblem& p, Rows rows, std::int64_t first, std::int64_t count,
+                 const float* x, const float* dy, float* by_tap) {
+  const std::int64_t out_h = p.out_h(), out_w = p.out_w();
+  // Columns ow whose three taps all see the image.
+  const std::int64_t inside =
+      std::clamp<std::int64_t>((p.padding + p.stride - 1) / p.stride, 0, out_w);
+  const std::int64_t room = p.w - kTapsWide + p.padding;
+  const std::int64_t beyond =
+      room < 0 ? inside : std::clamp<std::int64_t>(room / p.stride + 1, inside, out_w);
+  for (std::int64_t kh = 0; kh < p.kh; ++kh) {
+    Vector<lanes> sum[kTapsWide][vectors];
+    for (int tap = 0; tap < kTapsWide; ++tap)
+      for (int v = 0; v < vectors; ++v) sum[tap][v] = Vector<lanes>{};
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+      const std::int64_t down = row % out_h * p.stride - p.padding + kh;
+      if (down < 0 || down >= p.h) continue;
+      const float* x_row = x + ((row / out_h * p.h + down) * p.w - p.padding) * p.c + first;
+      const float* dy_row = dy + row * out_w * p.c + first;
+      const auto add = [&](std::int64_t ow, auto seen) {
+        Vector<lanes> upstream[vectors];
+        for (int v = 0; v < vectors; ++v)
+          load<lanes, part>(dy_row + ow * p.c + v * lanes, upstream[v], count);
+        for (int tap = 0; tap < kTapsWide; ++tap) {
+          if (!seen(tap)) continue;
+          for (int v = 0; v < vectors; ++v) {
+            Vector<lanes> from_x;
+            load<lanes, part>(x_row + (ow * p.stride + tap) * p.c + v * lanes, from_x, count);
+            sum[tap][v] += upstream[v] * from_x;
+          }
+        }
+      };
+      const auto at_border = [&](std::int64_t ow) {
+        add(ow, [&](int tap) {
+          const std::int64_t right = ow * p.stride - p.padding + tap;
+          return right >= 0 && right < p.w;
+        });
+      };
+      for (std::int64_t ow = 0; ow < inside; ++ow) at_border(ow);
+      for (std::int64_t ow = inside; ow < beyond; ++ow) add(ow, [](int) { return true; });
+      for (std::int64_t ow = beyond; ow < out_w; ++ow) at_border(ow);
+    }
+    for (int tap = 0; tap < kTapsWide; ++tap)
+      for (int v = 0; v < vectors; ++v)
+        store<lanes, part>(sum[tap][v], by_tap + (kh * kTapsWide + tap) * p.c + first + v * lanes,
+                           count);
+  }
+}
+
+template <int lanes>
+void sum_weights(const Conv2dProblem& p, Rows rows, const float* x, const float* dy,
+                 float* by_tap) {
+  constexpr int wide = kWeightVectors * lanes;
+  std::int64_t c = 0;
+  for (; c + wide <= p.c; c += wide)
+    sum_weights<lanes, kWeightVectors, false>(p, rows, c, lanes, x, dy, by_tap);
+  for (; c + lanes <= p.c; c += lanes)
+    sum_weights<lanes, 1, false>(p, rows, c, lanes, x, dy, by_tap);
+  if (c < p.c) sum_weights<lanes, 1, true>(p, rows, c, p.c - c, x, dy, by_tap);
+}
+
+// by_tap (KH * KW, C) of these rows.
+template <typename T>
+void weights_of_rows(const Conv2dProblem& p, Rows rows, const T* x, const T* dy, T* by_tap) {
+  if constexpr (std::is_same_v<T, float>)
+    if (p.kw == kTapsWide)
+      return widest([&](auto lanes) { sum_weights<lanes>(p, rows, x, dy, by_tap); });
+  const std::int64_t out_h = p.out_h(), out_w = p.out_w();
+  vectorised([=] {
+    std::fill_n(by_tap, p.kh * p.kw * p.c, T{0});
+    for (std::int64_t row = rows.begin; row < rows.end; ++row)
+      weight_row(p, x + row / out_h * p.h * p.w * p.c, dy + row * out_w * p.c, row % out_h, out_w,
+                 by_tap);
+  });
+}
+
 }  // namespace
 
 std::int64_t depthwise_conv2d_workspace(const Conv2dProblem& problem, Pass pass, int threads) {
@@ -148,17 +237,13 @@ void DepthwiseConv2d<T>::backward_input(const T* dy, const T* w, T* dx, GradMode
 template <typename T>
 void DepthwiseConv2d<T>::backward_weight(const T* x, const T* dy, T* dw, GradMode mode) const {
   const Conv2dProblem p = problem;
-  const std::int64_t out_h = p.out_h(), out_w = p.out_w(), taps = p.kh * p.kw;
+  const std::int64_t taps = p.kh * p.kw;
   T* partial = reinterpret_cast<T*>(workspace.data);  // (chunks, taps, C)
   const std::int64_t filters = taps * p.c;
-  parallel_simd(threads, p.n * out_h, row_grain(out_w * p.c),
-                [=](std::int64_t begin, std::int64_t end, int chunk) {
-                  T* by_tap = partial + chunk * filters;
-                  std::fill_n(by_tap, filters, T{0});
-                  for (std::int64_t row = begin; row < end; ++row)
-                    weight_row(p, x + row / out_h * p.h * p.w * p.c, dy + row * out_w * p.c,
-                               row % out_h, out_w, by_tap);
-                });
+  parallel_for(threads, p.n * p.out_h(), row_grain(p.out_w() * p.c),
+               [=](std::int64_t begin, std::int64_t end, int chunk) {
+                 weights_of_rows(p, Rows{begin, end}, x, dy, partial + chunk * filters);
+               });
   const int parts = weight_parts(p, threads);
   for (std::int64_t c = 0; c < p.c; ++c)
     for (std::int64_t tap = 0; tap < taps; ++tap) {
