@@ -120,9 +120,17 @@ bool worth_fusing(const Conv2dProblem& p) {
   return !p.residual || outputs >= p.o * p.kh * p.kw * p.c / p.groups;
 }
 
+// oneDNN 2.6 gathers the pixels that a strided 1x1 filter sees in whole vectors of channels, and in
+// the pass to the filters writes behind its scratchpad, into other tensors, where C fills none.
+bool writes_beyond_scratchpad(const Conv2dProblem& p, Pass pass) {
+  constexpr std::int64_t kVector = 16;
+  return pass == Pass::backward_weight && p.kh == 1 && p.kw == 1 && p.stride > 1 &&
+         p.c / p.groups % kVector != 0;
+}
+
 void make_entry(const Conv2dProblem& problem, Pass pass, const dnnl::engine& engine,
                 DnnlConv2d& entry) {
-  if (!worth_fusing(problem)) return;
+  if (!worth_fusing(problem) || writes_beyond_scratchpad(problem, pass)) return;
   const Layouts l(problem);
   try {
     entry.pass.description = describe_pass(problem, l, pass, engine);
