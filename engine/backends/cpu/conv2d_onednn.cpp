@@ -120,8 +120,9 @@ bool worth_fusing(const Conv2dProblem& p) {
   return !p.residual || outputs >= p.o * p.kh * p.kw * p.c / p.groups;
 }
 
-// oneDNN 2.6 gathers the pixels that a strided 1x1 filter sees in whole vectors of channels, and in
-// the pass to the filters writes behind its scratchpad, into other tensors, where C fills none.
+// oneDNN, of all versions so far, gathers the pixels that a strided 1x1 filter sees and writes
+// behind its scratchpad, into other tensors, in the pass to the filters, where C fills no vector
+// (uxlfoundation/oneDNN issue 6035).
 bool writes_beyond_scratchpad(const Conv2dProblem& p, Pass pass) {
   constexpr std::int64_t kVector = 16;
   return pass == Pass::backward_weight && p.kh == 1 && p.kw == 1 && p.stride > 1 &&
