@@ -87,14 +87,16 @@ void input_row(const Conv2dProblem& p, const T* dy, const T* by_tap, std::int64_
   }
 }
 
-// Adds what one output row contributes to by_tap (KH * KW, C).
+// by_tap (KH * KW, C) = or += what one output row contributes.
 template <typename T>
 void weight_row(const Conv2dProblem& p, const T* x, const T* dy, std::int64_t oh,
-                std::int64_t out_w, T* by_tap) {
+                std::int64_t out_w, bool add, T* by_tap) {
   const std::int64_t top = oh * p.stride - p.padding;
   for (std::int64_t first = 0; first < p.c; first += kLanes) {
     const std::int64_t lanes = std::min(kLanes, p.c - first);
-    for (std::int64_t kh = std::max<std::int64_t>(0, -top); kh < std::min(p.kh, p.h - top); ++kh)
+    for (std::int64_t kh = 0; kh < p.kh; ++kh) {
+      const bool inside = top + kh >= 0 && top + kh < p.h;
+      if (add && !inside) continue;
       for (std::int64_t kw = 0; kw < p.kw; ++kw) {
         // Output columns whose input column ow * stride - padding + kw lies in the image.
         const std::int64_t shift = kw - p.padding;
@@ -102,12 +104,13 @@ void weight_row(const Conv2dProblem& p, const T* x, const T* dy, std::int64_t oh
         const std::int64_t end =
             shift >= p.w ? 0 : std::min(out_w, (p.w - 1 - shift) / p.stride + 1);
         T sum[kLanes] = {};
-        for (std::int64_t ow = begin; ow < end; ++ow)
+        for (std::int64_t ow = begin; inside && ow < end; ++ow)
           multiply_add(x + ((top + kh) * p.w + ow * p.stride + shift) * p.c + first,
                        dy + ow * p.c + first, lanes, sum);
         T* out = by_tap + (kh * p.kw + kw) * p.c + first;
-        for (std::int64_t c = 0; c < lanes; ++c) out[c] += sum[c];
+        for (std::int64_t c = 0; c < lanes; ++c) out[c] = add ? out[c] + sum[c] : sum[c];
       }
+    }
   }
 }
 
@@ -191,10 +194,9 @@ void weights_of_rows(const Conv2dProblem& p, Rows rows, const T* x, const T* dy,
       return widest([&](auto lanes) { sum_weights<lanes>(p, rows, x, dy, by_tap); });
   const std::int64_t out_h = p.out_h(), out_w = p.out_w();
   vectorised([=] {
-    std::fill_n(by_tap, p.kh * p.kw * p.c, T{0});
     for (std::int64_t row = rows.begin; row < rows.end; ++row)
       weight_row(p, x + row / out_h * p.h * p.w * p.c, dy + row * out_w * p.c, row % out_h, out_w,
-                 by_tap);
+                 row > rows.begin, by_tap);
   });
 }
 

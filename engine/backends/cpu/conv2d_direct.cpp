@@ -45,6 +45,13 @@ Range outs_inside(const Conv2dProblem& p, std::int64_t tap, std::int64_t outs, s
   return {std::min(begin, outs), std::clamp(end, std::min(begin, outs), outs)};
 }
 
+// First of `taps` under which one of `outs` output positions sees pixel `at`; `taps` where none does.
+std::int64_t first_tap(const Conv2dProblem& p, std::int64_t at, std::int64_t taps,
+                       std::int64_t outs) {
+  const std::int64_t place = at + p.padding;  // under tap 0
+  return std::min(std::max(place % p.stride, place - (outs - 1) * p.stride), taps);
+}
+
 // What the passes know of their operands: elements from one image, row, … to the next.
 struct Extents {
   const Conv2dProblem p;
@@ -95,9 +102,25 @@ void forward(const Extents& e, Range filters, const float* x, const float* w, co
   }
 }
 
-template <int lanes>
-void backward_input(const Extents& e, Range channels, const float* dy, const float* w, float* dx) {
+// The input's gradient where no tap sees it.
+void clear_unseen(const Extents& e, Range channels, float* dx) {
   const Conv2dProblem& p = e.p;
+  for (std::int64_t ih = 0; ih < p.h; ++ih) {
+    const bool row_seen = first_tap(p, ih, p.kh, e.out_h) < p.kh;
+    for (std::int64_t iw = 0; iw < p.w; ++iw) {
+      if (row_seen && first_tap(p, iw, p.kw, e.out_w) < p.kw) continue;
+      float* cell = dx + ih * e.x_row + iw * p.c + channels.begin;
+      for (std::int64_t n = 0; n < p.n; ++n)
+        std::fill_n(cell + n * e.x_image, channels.count(), 0.0F);
+    }
+  }
+}
+
+template <int lanes>
+void backward_input(const Extents& e, Range channels, const float* dy, const float* w,
+                    bool accumulate, float* dx) {
+  const Conv2dProblem& p = e.p;
+  if (!accumulate) clear_unseen(e, channels, dx);
   alignas(64) float packed[kOutsPerVisit * kTileVectors<lanes> * lanes];
   for (std::int64_t first = 0; first < p.o; first += kOutsPerVisit) {
     const std::int64_t outs = std::min(kOutsPerVisit, p.o - first);
@@ -119,11 +142,14 @@ void backward_input(const Extents& e, Range channels, const float* dy, const flo
           for (std::int64_t oh = down.begin; oh < down.end; ++oh)
             for (std::int64_t ow = right.begin; ow < right.end; ++ow) {
               const float* upstream = dy + oh * e.y_row + ow * p.o + first;
-              float* to = dx + (oh * p.stride - p.padding + kh) * e.x_row +
-                          (ow * p.stride - p.padding + kw) * p.c + c;
+              const std::int64_t ih = oh * p.stride - p.padding + kh;
+              const std::int64_t iw = ow * p.stride - p.padding + kw;
+              const bool first_visit = first == 0 && kh == first_tap(p, ih, p.kh, e.out_h) &&
+                                       kw == first_tap(p, iw, p.kw, e.out_w);
+              float* to = dx + ih * e.x_row + iw * p.c + c;
               in_parts<kTileRows>(p.n, [&](std::int64_t n, auto images) {
-                add_products<images>(width, upstream + n * e.y_image, e.y_image, packed, outs,
-                                     to + n * e.x_image, e.x_image);
+                sum_products<images>(width, upstream + n * e.y_image, e.y_image, packed, outs,
+                                     accumulate || !first_visit, to + n * e.x_image, e.x_image);
               });
             }
         });
@@ -205,10 +231,9 @@ void DirectConv2d::backward_input(const float* dy, const float* w, float* dx, Gr
       threads, (e.p.c + kOwnedChannels - 1) / kOwnedChannels, 1,
       [&](std::int64_t begin, std::int64_t end, int) {
         const Range channels{begin * kOwnedChannels, std::min(end * kOwnedChannels, e.p.c)};
-        if (mode == GradMode::overwrite)
-          for (std::int64_t cell = 0; cell < e.p.n * e.p.h * e.p.w; ++cell)
-            std::fill_n(dx + cell * e.p.c + channels.begin, channels.count(), 0.0F);
-        widest([&](auto lanes) { cpu::backward_input<lanes>(e, channels, dy, w, dx); });
+        widest([&](auto lanes) {
+          cpu::backward_input<lanes>(e, channels, dy, w, mode == GradMode::accumulate, dx);
+        });
       });
 }
 

@@ -6,6 +6,7 @@
 #include "engine/backends/cpu/onednn_versions.h"
 #include "engine/backends/cpu/parallel.h"
 #include "engine/backends/cpu/typed.h"
+#include "engine/backends/cpu/zeros.h"
 
 namespace nf::cpu {
 namespace {
@@ -132,6 +133,7 @@ bool writes_beyond_scratchpad(const Conv2dProblem& p, Pass pass) {
 void make_entry(const Conv2dProblem& problem, Pass pass, const dnnl::engine& engine,
                 DnnlConv2d& entry) {
   if (!worth_fusing(problem) || writes_beyond_scratchpad(problem, pass)) return;
+  if (pass == Pass::forward && problem.o > kMostZeros) return;
   const Layouts l(problem);
   try {
     entry.pass.description = describe_pass(problem, l, pass, engine);
@@ -186,7 +188,7 @@ bool lays_out_anew(const Conv2dProblem& p, Pass pass, const DnnlConv2d& entry) {
 struct Cut {
   std::byte* weights;
   std::byte* scratchpad;
-  float* extra;  // zeros for a bias, or the input's gradient before it is added
+  float* added;  // the input's gradient before it is added
   std::int64_t bytes;
 
   Cut(const Conv2dProblem& p, Pass pass, GradMode mode, const DnnlConv2d& entry,
@@ -194,13 +196,11 @@ struct Cut {
     const bool accumulate = mode == GradMode::accumulate;
     const bool staged =
         lays_out_anew(p, pass, entry) || (pass == Pass::backward_weight && accumulate);
-    std::int64_t extra_count = 0;
-    if (pass == Pass::forward) extra_count = p.o;
-    if (pass == Pass::backward_input && accumulate) extra_count = p.n * p.h * p.w * p.c;
+    const bool adds = pass == Pass::backward_input && accumulate;
     Sections sections(workspace);
     weights = sections.take<std::byte>(staged ? entry.weight_bytes : 0);
     scratchpad = sections.take<std::byte>(entry.scratchpad_bytes);
-    extra = sections.take<float>(extra_count);
+    added = sections.take<float>(adds ? p.n * p.h * p.w * p.c : 0);
     bytes = sections.bytes();
   }
 };
@@ -269,19 +269,18 @@ void OneDnnLibrary::conv2d(const Conv2dProblem& problem, Pass pass, GradMode mod
     }
     call.bind(DNNL_ARG_WEIGHTS, weights);
     if (pass == Pass::forward) {
-      if (operands.bias == nullptr) std::fill_n(cut.extra, problem.o, 0.0F);
       call.bind(DNNL_ARG_SRC, operands.x);
-      call.bind(DNNL_ARG_BIAS, operands.bias == nullptr ? cut.extra : operands.bias);
+      call.bind(DNNL_ARG_BIAS, operands.bias == nullptr ? kZeros : operands.bias);
       if (problem.residual) call.bind(kResidualArgument, operands.residual);
       call.bind(DNNL_ARG_DST, operands.out);
       call.run(stream_, cut.scratchpad);
       return;
     }
     call.bind(DNNL_ARG_DIFF_DST, operands.dy);
-    call.bind(DNNL_ARG_DIFF_SRC, accumulate ? cut.extra : operands.out);
+    call.bind(DNNL_ARG_DIFF_SRC, accumulate ? cut.added : operands.out);
     call.run(stream_, cut.scratchpad);
     if (!accumulate) return;
-    const float* added = cut.extra;
+    const float* added = cut.added;
     float* out = operands.out;
     parallel_simd(threads_, problem.n * problem.h * problem.w * problem.c, kGrain,
                   [=](std::int64_t begin, std::int64_t end, int) {

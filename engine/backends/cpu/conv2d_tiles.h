@@ -109,15 +109,18 @@ void over_channels(std::int64_t begin, std::int64_t end, const Fn& fn) {
   if (c < end) fn(c, Width<lanes, 1, true>{end - c});
 }
 
-/// dx[j][c] += sum over o of dy[j][o] w[o][c], for `ins` images; a row of w fills the width.
+/// dx[j][c] = or += sum over o of dy[j][o] w[o][c], for `ins` images; a row of w fills the width.
 template <int ins, typename W>
-void add_products(W width, const float* dy, std::int64_t dy_row, const float* w, std::int64_t outs,
-                  float* dx, std::int64_t dx_row) {
+void sum_products(W width, const float* dy, std::int64_t dy_row, const float* w, std::int64_t outs,
+                  bool add, float* dx, std::int64_t dx_row) {
   constexpr int lanes = W::lanes, vectors = W::vectors;
   Vector<lanes> sum[ins][vectors];
   for (int j = 0; j < ins; ++j)
     for (int v = 0; v < vectors; ++v)
-      load<lanes, W::part>(dx + j * dx_row + v * lanes, sum[j][v], width.count);
+      if (add)
+        load<lanes, W::part>(dx + j * dx_row + v * lanes, sum[j][v], width.count);
+      else
+        sum[j][v] = Vector<lanes>{};
   for (std::int64_t o = 0; o < outs; ++o, w += vectors * lanes) {
     Vector<lanes> from_w[vectors];
     for (int v = 0; v < vectors; ++v) {

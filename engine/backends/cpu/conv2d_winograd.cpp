@@ -9,6 +9,7 @@
 #include "engine/backends/cpu/typed.h"
 #include "engine/backends/cpu/vectors.h"
 #include "engine/backends/cpu/winograd.h"
+#include "engine/backends/cpu/zeros.h"
 
 namespace nf::cpu {
 namespace {
@@ -74,9 +75,9 @@ struct Place {
 };
 
 // The workspace: points of all filters, then for each thread points of a group's patches and
-// outputs; zeros in place of what lies outside a map.
+// outputs.
 struct Parts {
-  float *filters, *patches, *outputs, *zeros;
+  float *filters, *patches, *outputs;
   int buffers;  // of a group each: for as many threads as have one
   std::int64_t bytes;
 
@@ -86,7 +87,6 @@ struct Parts {
     filters = sections.take<float>(kPoints * m.filters());
     patches = sections.take<float>(buffers * kPoints * (m.group() * m.in_c + kGap));
     outputs = sections.take<float>(buffers * kPoints * (m.group() * m.out_c + kGap));
-    zeros = sections.take<float>(std::max(m.in_c, m.out_c));
     bytes = sections.bytes();
   }
 };
@@ -161,7 +161,7 @@ struct Source {
 // Points of `count` tiles, of what the transform takes for each: (point, tile, channel), `group`
 // tiles from a point to the next.
 template <typename Transform, int lanes>
-void transform_tiles(const MapPass& m, const Source& x, const float* zeros, std::int64_t first,
+void transform_tiles(const MapPass& m, const Source& x, std::int64_t first,
                      std::int64_t count, std::int64_t group, float* points) {
   constexpr int size = Transform::from;
   for (std::int64_t tile = 0; tile < count; ++tile) {
@@ -171,7 +171,7 @@ void transform_tiles(const MapPass& m, const Source& x, const float* zeros, std:
       for (int j = 0; j < size; ++j) {
         const std::int64_t row = place.row + i - x.before, column = place.column + j - x.before;
         const bool inside = row >= 0 && row < x.h && column >= 0 && column < x.w;
-        pixels[i][j] = inside ? x.values + ((place.image * x.h + row) * x.w + column) * x.c : zeros;
+        pixels[i][j] = inside ? x.values + ((place.image * x.h + row) * x.w + column) * x.c : kZeros;
       }
     for (std::int64_t c = 0; c < x.c; c += lanes)
       winograd::in_both_directions<Transform, lanes>(
@@ -184,17 +184,17 @@ void transform_tiles(const MapPass& m, const Source& x, const float* zeros, std:
 
 // The patches that a tile's outputs see.
 template <int lanes>
-void transform_patches(const MapPass& m, const float* x, const float* zeros, std::int64_t first,
+void transform_patches(const MapPass& m, const float* x, std::int64_t first,
                        std::int64_t count, std::int64_t group, float* patches) {
-  transform_tiles<winograd::InputsToPoints, lanes>(m, {x, m.in_h, m.in_w, m.in_c, m.padding}, zeros,
+  transform_tiles<winograd::InputsToPoints, lanes>(m, {x, m.in_h, m.in_w, m.in_c, m.padding},
                                                    first, count, group, patches);
 }
 
 // A tile's outputs' own gradients.
 template <int lanes>
-void transform_gradients(const MapPass& m, const float* dy, const float* zeros, std::int64_t first,
+void transform_gradients(const MapPass& m, const float* dy, std::int64_t first,
                          std::int64_t count, std::int64_t group, float* gradients) {
-  transform_tiles<winograd::OutputsToPoints, lanes>(m, {dy, m.out_h, m.out_w, m.out_c, 0}, zeros,
+  transform_tiles<winograd::OutputsToPoints, lanes>(m, {dy, m.out_h, m.out_w, m.out_c, 0},
                                                     first, count, group, gradients);
 }
 
@@ -292,7 +292,6 @@ void finish_outputs(const MapPass& m, const Finish& finish, const float* outputs
 void convolve(const MapPass& m, bool backward, int threads, Workspace workspace, const float* x,
               const float* w, const Finish& finish, float* y) {
   const Parts parts(m, threads, workspace);
-  std::fill_n(parts.zeros, m.in_c, 0.0F);
   transform_filters(m, backward, threads, w, parts.filters);
   const std::int64_t group = m.group();
   parallel_for(threads, m.groups(), 1, [&](std::int64_t begin, std::int64_t end, int thread) {
@@ -301,7 +300,7 @@ void convolve(const MapPass& m, bool backward, int threads, Workspace workspace,
     for (std::int64_t g = begin; g < end; ++g) {
       const std::int64_t first = g * group, count = std::min(group, m.tiles() - first);
       widest([&](auto lanes) {
-        transform_patches<lanes>(m, x, parts.zeros, first, count, group, patches);
+        transform_patches<lanes>(m, x, first, count, group, patches);
         multiply_points<lanes>(m, patches, parts.filters, count, group, outputs);
         finish_outputs<lanes>(m, finish, outputs, first, count, group, y);
       });
@@ -356,7 +355,7 @@ void finish_filters(const MapPass& m, const float* filters, std::int64_t out, bo
 bool winograd_conv2d_possible(const Conv2dProblem& p) {
   return p.n > 0 && p.out_h() > 0 && p.out_w() > 0 && p.dtype == DType::f32 && p.groups == 1 &&
          p.kh == kTaps && p.kw == kTaps && p.stride == 1 && p.padding < kTaps &&
-         p.c % kChannels == 0 && p.o % kChannels == 0;
+         p.c % kChannels == 0 && p.o % kChannels == 0 && std::max(p.c, p.o) <= kMostZeros;
 }
 
 // Measured with two threads on a Zen 5 beside the direct path and oneDNN, which reorders weights,
@@ -392,15 +391,14 @@ void WinogradConv2d::backward_weight(const float* x, const float* dy, float* dw,
                                      GradMode mode) const {
   const MapPass m = forward_map(problem);
   const Parts parts(m, threads, workspace);
-  std::fill_n(parts.zeros, std::max(m.in_c, m.out_c), 0.0F);
   const std::int64_t group = std::min(parts.buffers * m.group(), m.tiles());
   for (std::int64_t first = 0; first < m.tiles(); first += group) {
     const std::int64_t count = std::min(group, m.tiles() - first);
     parallel_for(threads, count, 1, [&](std::int64_t begin, std::int64_t end, int) {
       widest([&](auto lanes) {
-        transform_patches<lanes>(m, x, parts.zeros, first + begin, end - begin, group,
+        transform_patches<lanes>(m, x, first + begin, end - begin, group,
                                  parts.patches + begin * m.in_c);
-        transform_gradients<lanes>(m, dy, parts.zeros, first + begin, end - begin, group,
+        transform_gradients<lanes>(m, dy, first + begin, end - begin, group,
                                    parts.outputs + begin * m.out_c);
       });
     });

@@ -5,6 +5,7 @@
 #include "engine/backends/cpu/onednn_library.h"
 #include "engine/backends/cpu/onednn_versions.h"
 #include "engine/backends/cpu/typed.h"
+#include "engine/backends/cpu/zeros.h"
 
 namespace nf::cpu {
 namespace {
@@ -25,6 +26,7 @@ Layout transposed(std::int64_t rows, std::int64_t columns) {
 void make_entry(const LinearProblem& p, Pass pass, GradMode mode, const dnnl::engine& engine,
                 DnnlLinear& entry) {
   Layout left, right, out;
+  if (pass == Pass::forward && p.o > kMostZeros) return;
   const Layout bias = matrix(1, p.o);
   switch (pass) {
     case Pass::forward:
@@ -67,13 +69,11 @@ void make_entry(const LinearProblem& p, Pass pass, GradMode mode, const dnnl::en
 
 struct Cut {
   std::byte* scratchpad;
-  float* zeros;  // where there is no bias
   std::int64_t bytes;
 
-  Cut(const LinearProblem& p, Pass pass, const DnnlLinear& entry, Workspace workspace) {
+  Cut(const DnnlLinear& entry, Workspace workspace) {
     Sections sections(workspace);
     scratchpad = sections.take<std::byte>(entry.product.scratchpad_bytes());
-    zeros = sections.take<float>(pass == Pass::forward ? p.o : 0);
     bytes = sections.bytes();
   }
 };
@@ -97,20 +97,19 @@ bool OneDnnLibrary::has_linear(const LinearProblem& problem, Pass pass, GradMode
 
 std::int64_t OneDnnLibrary::linear_workspace(const LinearProblem& problem, Pass pass,
                                              GradMode mode) {
-  return Cut(problem, pass, linear_entry(problem, pass, mode), {}).bytes;
+  return Cut(linear_entry(problem, pass, mode), {}).bytes;
 }
 
 void OneDnnLibrary::linear(const LinearProblem& problem, Pass pass, GradMode mode,
                            const LinearOperands& operands, Workspace workspace) {
   DnnlLinear& entry = linear_entry(problem, pass, mode);
-  const Cut cut(problem, pass, entry, workspace);
+  const Cut cut(entry, workspace);
   DnnlCall& call = entry.product;
   switch (pass) {
     case Pass::forward:
-      if (operands.bias == nullptr) std::fill_n(cut.zeros, problem.o, 0.0F);
       call.bind(DNNL_ARG_SRC, operands.x);
       call.bind(DNNL_ARG_WEIGHTS, operands.w);
-      call.bind(DNNL_ARG_BIAS, operands.bias == nullptr ? cut.zeros : operands.bias);
+      call.bind(DNNL_ARG_BIAS, operands.bias == nullptr ? kZeros : operands.bias);
       break;
     case Pass::backward_input:
       call.bind(DNNL_ARG_SRC, operands.dy);
