@@ -120,25 +120,31 @@ std::unique_ptr<nn::Module> make_deep_classifier(const std::string& prefix, cons
                                                  std::int64_t classes, std::int64_t width) {
   NF_CHECK(features.rank() == 4, "auxiliary: features must be (N, H, W, C), got {}",
            features.str());
-  constexpr std::int64_t kLargest = 16, kMap = 4, kReduced = 2;
+  constexpr std::int64_t kLargest = 16, kMap = 4, kReduced = 2, kMostFilters = 512;
   std::int64_t height = std::min(features[1], kLargest), columns = std::min(features[2], kLargest);
-  std::int64_t channels = features[3];
   auto net = std::make_unique<nn::Sequential>();
   if (features[1] > height || features[2] > columns)
     net->emplace<nn::AdaptiveAvgPool>(height, columns);
-  for (int i = 1; i == 1 || height > kMap || columns > kMap; ++i) {
-    const std::int64_t stride = height > kMap || columns > kMap ? 2 : 1;
-    net->emplace<nn::ConvBnAct>(fmt::format("{}.conv{}", prefix, i),
-                                fmt::format("{}.bn{}", prefix, i), channels, width, 3,
+  std::int64_t channels = features[3], filters = width;
+  int count = 0;
+  const auto convolve = [&](std::int64_t stride) {
+    ++count;
+    net->emplace<nn::ConvBnAct>(fmt::format("{}.conv{}", prefix, count),
+                                fmt::format("{}.bn{}", prefix, count), channels, filters, 3,
                                 nn::ConvBnOptions{.stride = stride});
-    height = (height - 1) / stride + 1;
-    columns = (columns - 1) / stride + 1;
-    channels = width;
+    channels = filters;
+  };
+  while (height > kMap || columns > kMap) {
+    filters = std::max(width, std::min(2 * filters, kMostFilters));
+    convolve(2);
+    height = (height - 1) / 2 + 1;
+    columns = (columns - 1) / 2 + 1;
   }
+  convolve(1);
   const std::int64_t out_h = std::min(height, kReduced), out_w = std::min(columns, kReduced);
   net->emplace<nn::AdaptiveAvgPool>(out_h, out_w);
   net->emplace<nn::Flatten>();
-  net->emplace<nn::Linear>(prefix + ".linear", out_h * out_w * width, classes);
+  net->emplace<nn::Linear>(prefix + ".linear", out_h * out_w * filters, classes);
   return net;
 }
 

@@ -54,18 +54,51 @@ std::vector<std::int64_t> flops_of_units(const Model& model, std::int64_t first,
   return flops;
 }
 
+[[noreturn]] void fail_rule(std::string_view rule) {
+  fail("units: must be each, stage, a whole number from 1 on or several with commas, got \"{}\"",
+       rule);
+}
+
+std::int64_t whole_number(std::string_view text, std::string_view rule) {
+  std::int64_t number = 0;
+  const char* const end = text.data() + text.size();
+  const auto [parsed, status] = std::from_chars(text.data(), end, number);
+  if (status != std::errc() || parsed != end || number < 1) fail_rule(rule);
+  return number;
+}
+
+void check_sizes(const Model& model, const std::vector<std::int64_t>& sizes) {
+  std::int64_t sum = 0;
+  for (const std::int64_t size : sizes) {
+    NF_CHECK(size >= 1 && size <= model.unit_count() - sum,
+             "units: {} of {}'s {} units are left, {} cannot be joined", model.unit_count() - sum,
+             model.name(), model.unit_count(), size);
+    sum += size;
+  }
+  NF_CHECK(sum == model.unit_count(), "units: {} of {}'s {} units are in no larger one",
+           model.unit_count() - sum, model.name(), model.unit_count());
+}
+
+std::vector<std::int64_t> listed_sizes(const Model& model, std::string_view rule) {
+  std::vector<std::int64_t> sizes;
+  std::size_t begin = 0;
+  while (begin <= rule.size()) {
+    const std::size_t end = std::min(rule.find(',', begin), rule.size());
+    sizes.push_back(whole_number(rule.substr(begin, end - begin), rule));
+    begin = end + 1;
+  }
+  check_sizes(model, sizes);
+  return sizes;
+}
+
 }  // namespace
 
 std::vector<std::int64_t> joined_unit_sizes(const Model& model, std::string_view rule) {
   if (rule == "stage") return stages(model);
   if (rule == "each")
     return std::vector<std::int64_t>(static_cast<std::size_t>(model.unit_count()), 1);
-  std::int64_t count = 0;
-  const char* const end = rule.data() + rule.size();
-  const auto [parsed, status] = std::from_chars(rule.data(), end, count);
-  NF_CHECK(status == std::errc() && parsed == end && count >= 1,
-           "units: must be each, stage or a whole number from 1 on, got \"{}\"", rule);
-  count = std::min(count, model.unit_count());
+  if (rule.find(',') != std::string_view::npos) return listed_sizes(model, rule);
+  const std::int64_t count = std::min(whole_number(rule, rule), model.unit_count());
   return alike_runs(flops_of_units(model, 0, model.unit_count()), static_cast<std::size_t>(count));
 }
 
@@ -76,15 +109,7 @@ std::int64_t first_half(const Model& model, std::int64_t first, std::int64_t cou
 
 std::unique_ptr<Model> join_units(std::unique_ptr<Model> model,
                                   const std::vector<std::int64_t>& sizes) {
-  std::int64_t sum = 0;
-  for (const std::int64_t size : sizes) {
-    NF_CHECK(size >= 1 && size <= model->unit_count() - sum,
-             "units: {} of {}'s {} units are left, {} cannot be joined", model->unit_count() - sum,
-             model->name(), model->unit_count(), size);
-    sum += size;
-  }
-  NF_CHECK(sum == model->unit_count(), "units: {} of {}'s {} units are in no larger one",
-           model->unit_count() - sum, model->name(), model->unit_count());
+  check_sizes(*model, sizes);
   auto [units, head] = std::move(*model).take_apart();
   std::vector<std::unique_ptr<Unit>> joined;
   auto next = units.begin();

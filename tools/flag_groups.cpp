@@ -170,8 +170,8 @@ void Parser::add_method() {
   flags_.text(
       "--units", "RULE", options_.units,
       "Which of the net's units neuroflux trains by one loss: joined to this many of about the "
-      "same FLOPs, stage (those whose outputs are of one size), or each by its own; "
-      "a file given to --plan decides it itself");
+      "same FLOPs, by a list of how many each joins, as in 4,5, stage (those whose outputs are of "
+      "one size), or each by its own; a file given to --plan decides it itself");
   flags_.parsed("--cache-dtype", "NAME", to_string(training.cache_dtype),
                 "Activations on storage: f32, bf16, f16", [&training](const std::string& text) {
                   parse_names(text, {"f32", "bf16", "f16"});

@@ -266,5 +266,20 @@ TEST(AuxiliaryRule, PooledClassifiersCostWhatIsSaid) {
   EXPECT_GT(adaptive->flops(features), 25 * classifier->flops(features));
 }
 
+TEST(AuxiliaryRule, DeepClassifiersCostWhatIsSaid) {
+  const std::int64_t channels = 64, classes = 10;
+  const Shape features{1, 16, 16, channels};
+  const auto classifier = make_deep_classifier("aux", features, classes, channels);
+  const std::int64_t linear = 2 * 2 * 4 * channels * classes;
+  EXPECT_EQ(classifier->flops(features), 9216 * channels * channels + 2 * linear);
+  // Convolutions to 2, 4 and again 4 times as many channels, their batch norms, the linear layer.
+  EXPECT_EQ(classifier->parameter_count(),
+            9 * channels * channels * (2 + 8 + 16) + 2 * channels * (2 + 4 + 4) + linear + classes);
+  // As wide as many maps are small, but no wider than 512.
+  const auto widest = make_deep_classifier("aux", {1, 16, 16, 256}, classes, 256);
+  EXPECT_EQ(widest->parameter_count(),
+            9 * (256 * 512 + 2 * 512 * 512) + 2 * 3 * 512 + 4 * 512 * classes + classes);
+}
+
 }  // namespace
 }  // namespace nf

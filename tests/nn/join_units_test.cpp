@@ -31,6 +31,8 @@ TEST(JoinUnits, RulesCutNetsWhereTheySay) {
   EXPECT_THAT(sizes_of("vgg11", "1"), ElementsAre(8));
   EXPECT_THAT(sizes_of("vgg11", "8"), testing::Each(1));
   EXPECT_THAT(sizes_of("vgg11", "99"), testing::SizeIs(8));
+  EXPECT_THAT(sizes_of("resnet18", "4,5"), ElementsAre(4, 5));
+  EXPECT_THAT(sizes_of("resnet18", "1,6,2"), ElementsAre(1, 6, 2));
 }
 
 TEST(JoinUnits, TheDearestIsAsCheapAsAnyCutAllows) {
@@ -58,7 +60,8 @@ TEST(JoinUnits, TheDearestIsAsCheapAsAnyCutAllows) {
 
 TEST(JoinUnits, OtherRulesAreRefusedByName) {
   const auto model = make_model("vgg11", {});
-  for (const char* rule : {"", "0", "-1", "2x", "stages", "1.5", "99999999999999999999"})
+  for (const char* rule : {"", "0", "-1", "2x", "stages", "1.5", "99999999999999999999", ",", "4,",
+                           ",4", "4,,4", "4,x", "4;4", "4, 4", "0,8", "9,-1"})
     EXPECT_THAT([&] { joined_unit_sizes(*model, rule); },
                 ThrowsMessage<Error>(HasSubstr(fmt::format("got \"{}\"", rule))))
         << rule;
@@ -68,6 +71,14 @@ TEST(JoinUnits, SizesThatDoNotAddUpAreRefused) {
   for (const Sizes& sizes :
        {Sizes{}, Sizes{7}, Sizes{8, 1}, Sizes{4, 0, 4}, Sizes{9}, Sizes{-1, 9}})
     EXPECT_THROW(join_units(make_model("vgg11", {}), sizes), Error);
+}
+
+TEST(JoinUnits, ListsThatDoNotAddUpAreRefused) {
+  const auto model = make_model("vgg11", {});
+  EXPECT_THAT([&] { joined_unit_sizes(*model, "4,3"); },
+              ThrowsMessage<Error>(HasSubstr("1 of vgg11's 8 units are in no larger one")));
+  EXPECT_THAT([&] { joined_unit_sizes(*model, "4,5"); },
+              ThrowsMessage<Error>(HasSubstr("4 of vgg11's 8 units are left, 5 cannot be joined")));
 }
 
 // Joining changes neither what a net computes nor its parameters.

@@ -45,7 +45,8 @@ Range outs_inside(const Conv2dProblem& p, std::int64_t tap, std::int64_t outs, s
   return {std::min(begin, outs), std::clamp(end, std::min(begin, outs), outs)};
 }
 
-// First of `taps` under which one of `outs` output positions sees pixel `at`; `taps` where none does.
+// First of `taps` under which one of `outs` output positions sees pixel `at`; `taps` where none
+// does.
 std::int64_t first_tap(const Conv2dProblem& p, std::int64_t at, std::int64_t taps,
                        std::int64_t outs) {
   const std::int64_t place = at + p.padding;  // under tap 0

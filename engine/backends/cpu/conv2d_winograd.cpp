@@ -161,8 +161,8 @@ struct Source {
 // Points of `count` tiles, of what the transform takes for each: (point, tile, channel), `group`
 // tiles from a point to the next.
 template <typename Transform, int lanes>
-void transform_tiles(const MapPass& m, const Source& x, std::int64_t first,
-                     std::int64_t count, std::int64_t group, float* points) {
+void transform_tiles(const MapPass& m, const Source& x, std::int64_t first, std::int64_t count,
+                     std::int64_t group, float* points) {
   constexpr int size = Transform::from;
   for (std::int64_t tile = 0; tile < count; ++tile) {
     const Place place(m, first + tile);
@@ -171,7 +171,8 @@ void transform_tiles(const MapPass& m, const Source& x, std::int64_t first,
       for (int j = 0; j < size; ++j) {
         const std::int64_t row = place.row + i - x.before, column = place.column + j - x.before;
         const bool inside = row >= 0 && row < x.h && column >= 0 && column < x.w;
-        pixels[i][j] = inside ? x.values + ((place.image * x.h + row) * x.w + column) * x.c : kZeros;
+        pixels[i][j] =
+            inside ? x.values + ((place.image * x.h + row) * x.w + column) * x.c : kZeros;
       }
     for (std::int64_t c = 0; c < x.c; c += lanes)
       winograd::in_both_directions<Transform, lanes>(
@@ -184,18 +185,18 @@ void transform_tiles(const MapPass& m, const Source& x, std::int64_t first,
 
 // The patches that a tile's outputs see.
 template <int lanes>
-void transform_patches(const MapPass& m, const float* x, std::int64_t first,
-                       std::int64_t count, std::int64_t group, float* patches) {
-  transform_tiles<winograd::InputsToPoints, lanes>(m, {x, m.in_h, m.in_w, m.in_c, m.padding},
-                                                   first, count, group, patches);
+void transform_patches(const MapPass& m, const float* x, std::int64_t first, std::int64_t count,
+                       std::int64_t group, float* patches) {
+  transform_tiles<winograd::InputsToPoints, lanes>(m, {x, m.in_h, m.in_w, m.in_c, m.padding}, first,
+                                                   count, group, patches);
 }
 
 // A tile's outputs' own gradients.
 template <int lanes>
-void transform_gradients(const MapPass& m, const float* dy, std::int64_t first,
-                         std::int64_t count, std::int64_t group, float* gradients) {
-  transform_tiles<winograd::OutputsToPoints, lanes>(m, {dy, m.out_h, m.out_w, m.out_c, 0},
-                                                    first, count, group, gradients);
+void transform_gradients(const MapPass& m, const float* dy, std::int64_t first, std::int64_t count,
+                         std::int64_t group, float* gradients) {
+  transform_tiles<winograd::OutputsToPoints, lanes>(m, {dy, m.out_h, m.out_w, m.out_c, 0}, first,
+                                                    count, group, gradients);
 }
 
 // to[row][column] = or += sum over depth of v[row][depth] u[depth][column], for `rows` rows and the
