@@ -186,7 +186,7 @@ void sum_weights(const Conv2dProblem& p, Rows rows, const float* x, const float*
   if (c < p.c) sum_weights<lanes, 1, true>(p, rows, c, p.c - c, x, dy, by_tap);
 }
 
-// by_tap (KH * KW, C) of these rows.
+// by_tap (KH * KW, C) of these rows, one at least.
 template <typename T>
 void weights_of_rows(const Conv2dProblem& p, Rows rows, const T* x, const T* dy, T* by_tap) {
   if constexpr (std::is_same_v<T, float>)

@@ -45,8 +45,8 @@ Range outs_inside(const Conv2dProblem& p, std::int64_t tap, std::int64_t outs, s
   return {std::min(begin, outs), std::clamp(end, std::min(begin, outs), outs)};
 }
 
-// First of `taps` under which one of `outs` output positions sees pixel `at`; `taps` where none
-// does.
+// First of `taps` under which one of `outs` output positions, one at least, sees pixel `at`; `taps`
+// where none does.
 std::int64_t first_tap(const Conv2dProblem& p, std::int64_t at, std::int64_t taps,
                        std::int64_t outs) {
   const std::int64_t place = at + p.padding;  // under tap 0
@@ -103,7 +103,7 @@ void forward(const Extents& e, Range filters, const float* x, const float* w, co
   }
 }
 
-// The input's gradient where no tap sees it.
+// Zeros where no tap sees the input.
 void clear_unseen(const Extents& e, Range channels, float* dx) {
   const Conv2dProblem& p = e.p;
   for (std::int64_t ih = 0; ih < p.h; ++ih) {
@@ -140,19 +140,21 @@ void backward_input(const Extents& e, Range channels, const float* dy, const flo
               load<W::lanes, W::part>(taps + o * e.filter + c + v * W::lanes, held, width.count);
               store<W::lanes>(held, packed + (o * W::vectors + v) * W::lanes);
             }
-          for (std::int64_t oh = down.begin; oh < down.end; ++oh)
+          for (std::int64_t oh = down.begin; oh < down.end; ++oh) {
+            const std::int64_t ih = oh * p.stride - p.padding + kh;
+            const bool first_row =
+                !accumulate && first == 0 && kh == first_tap(p, ih, p.kh, e.out_h);
             for (std::int64_t ow = right.begin; ow < right.end; ++ow) {
-              const float* upstream = dy + oh * e.y_row + ow * p.o + first;
-              const std::int64_t ih = oh * p.stride - p.padding + kh;
               const std::int64_t iw = ow * p.stride - p.padding + kw;
-              const bool first_visit = first == 0 && kh == first_tap(p, ih, p.kh, e.out_h) &&
-                                       kw == first_tap(p, iw, p.kw, e.out_w);
+              const bool first_visit = first_row && kw == first_tap(p, iw, p.kw, e.out_w);
+              const float* upstream = dy + oh * e.y_row + ow * p.o + first;
               float* to = dx + ih * e.x_row + iw * p.c + c;
               in_parts<kTileRows>(p.n, [&](std::int64_t n, auto images) {
                 sum_products<images>(width, upstream + n * e.y_image, e.y_image, packed, outs,
-                                     accumulate || !first_visit, to + n * e.x_image, e.x_image);
+                                     !first_visit, to + n * e.x_image, e.x_image);
               });
             }
+          }
         });
       }
   }

@@ -133,7 +133,7 @@ bool writes_beyond_scratchpad(const Conv2dProblem& p, Pass pass) {
 void make_entry(const Conv2dProblem& problem, Pass pass, const dnnl::engine& engine,
                 DnnlConv2d& entry) {
   if (!worth_fusing(problem) || writes_beyond_scratchpad(problem, pass)) return;
-  if (pass == Pass::forward && problem.o > kMostZeros) return;
+  if (pass == Pass::forward && problem.o > kMostZeros) return;  // there may be no bias to read
   const Layouts l(problem);
   try {
     entry.pass.description = describe_pass(problem, l, pass, engine);

@@ -42,7 +42,7 @@ bool direct_conv2d_pays(const Conv2dProblem& problem, Pass pass);
 bool direct_conv2d_beats_layouts(const Conv2dProblem& problem);
 
 /// Whether the path below can do this: f32, ungrouped, 3x3 filters, stride 1, padding up to 2,
-/// multiples of 16 channels on both sides.
+/// multiples of 16 channels on both sides, kMostZeros at most.
 bool winograd_conv2d_possible(const Conv2dProblem& problem);
 /// Whether it is the fastest for this pass too; a matter of the problem alone.
 bool winograd_conv2d_pays(const Conv2dProblem& problem, Pass pass);

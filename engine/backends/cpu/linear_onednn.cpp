@@ -1,5 +1,4 @@
 // Matrix products by oneDNN. Transposed operands are a matter of strides; nothing is reordered.
-#include <algorithm>
 #include <string_view>
 
 #include "engine/backends/cpu/onednn_library.h"
@@ -25,8 +24,8 @@ Layout transposed(std::int64_t rows, std::int64_t columns) {
 
 void make_entry(const LinearProblem& p, Pass pass, GradMode mode, const dnnl::engine& engine,
                 DnnlLinear& entry) {
+  if (pass == Pass::forward && p.o > kMostZeros) return;  // there may be no bias to read
   Layout left, right, out;
-  if (pass == Pass::forward && p.o > kMostZeros) return;
   const Layout bias = matrix(1, p.o);
   switch (pass) {
     case Pass::forward:

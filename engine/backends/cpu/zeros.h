@@ -8,7 +8,7 @@ namespace nf::cpu {
 /// Channels that a row of zeros serves at most.
 inline constexpr std::int64_t kMostZeros = 1 << 16;
 
-/// Never written, so that no step spends time, or the workspace memory, on a row of its own.
+/// Never written, so that no step spends time, or its workspace memory, on a row of its own.
 alignas(64) inline constexpr float kZeros[kMostZeros] = {};
 
 }  // namespace nf::cpu
