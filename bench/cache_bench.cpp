@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "bench/conditions.h"
+#include "bench/program.h"
 #include "engine/random.h"
 #include "engine/timer.h"
 #include "neuroflux/activation_cache.h"
@@ -49,11 +50,8 @@ struct Rates {
     each.push_back(static_cast<double>(bytes) / 1e6 / seconds);
   }
   json to_json() const {
-    std::vector<double> sorted = each;
-    std::sort(sorted.begin(), sorted.end());
-    return {{"median", 0.5 * (sorted[(sorted.size() - 1) / 2] + sorted[sorted.size() / 2])},
-            {"min", sorted.front()},
-            {"max", sorted.back()}};
+    const auto [least, most] = std::minmax_element(each.begin(), each.end());
+    return {{"median", median(each)}, {"min", *least}, {"max", *most}};
   }
 };
 
@@ -270,8 +268,7 @@ int run(int argc, char** argv) {
   try {
     if (!parse(argc, argv, options)) return 0;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "cache_bench: {}\n", error.what());
-    return 2;
+    throw BadFlags(error.what());
   }
   const json measured = measure_all(options);
   if (options.json)
@@ -285,10 +282,5 @@ int run(int argc, char** argv) {
 }  // namespace nf::bench
 
 int main(int argc, char** argv) {
-  try {
-    return nf::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "cache_bench: {}\n", error.what());
-    return 1;
-  }
+  return nf::bench::run_program("cache_bench", nf::bench::run, argc, argv);
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/program.h"
 #include "bench/step_flags.h"
 #include "engine/timer.h"
 #include "nn/bp_trainer.h"
@@ -70,11 +71,6 @@ struct Measured {
   int threads = 0;
 };
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return 0.5 * (values[(values.size() - 1) / 2] + values[values.size() / 2]);
-}
-
 Measured measure(const Options& options, nn::Model& model) {
   nn::Loader loader = make_loader(options);
   const ContextPtr context = Context::create(options.device);
@@ -110,8 +106,7 @@ int run(int argc, char** argv) {
     if (!parse(argc, argv, options)) return 0;
     model = nn::make_model(options.model, options.model_options);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "input_bench: {}\n", error.what());
-    return 2;
+    throw BadFlags(error.what());
   }
   const Measured measured = measure(options, *model);
   const auto [least, most] = std::minmax_element(measured.ratios.begin(), measured.ratios.end());
@@ -142,10 +137,5 @@ int run(int argc, char** argv) {
 }  // namespace nf::bench
 
 int main(int argc, char** argv) {
-  try {
-    return nf::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "input_bench: {}\n", error.what());
-    return 1;
-  }
+  return nf::bench::run_program("input_bench", nf::bench::run, argc, argv);
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "bench/conditions.h"
+#include "bench/program.h"
 #include "engine/error.h"
 #include "kernels/catalogue.h"
 
@@ -179,8 +180,7 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "kernels_bench: {}\n", error.what());
-    return 2;
+    throw BadFlags(error.what());
   }
   std::vector<std::string> rest = app.remaining();
   std::vector<char*> arguments{argv[0]};
@@ -209,10 +209,5 @@ int run(int argc, char** argv) {
 }  // namespace nf::bench
 
 int main(int argc, char** argv) {
-  try {
-    return nf::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "kernels_bench: {}\n", error.what());
-    return 1;
-  }
+  return nf::bench::run_program("kernels_bench", nf::bench::run, argc, argv);
 }

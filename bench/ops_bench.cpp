@@ -9,6 +9,7 @@
 
 #include "bench/conditions.h"
 #include "bench/net_shapes.h"
+#include "bench/program.h"
 
 namespace nf::bench {
 
@@ -56,11 +57,9 @@ int run(int argc, char** argv) {
     options.device = parse_device(device);
     NF_CHECK(options.device.kind != DeviceKind::meta, "{} computes nothing", device);
   } catch (const Error& error) {
-    fmt::print(stderr, "ops_bench: --nf_device: {}\n", error.what());
-    return 2;
+    throw BadFlags(fmt::format("--nf_device: {}", error.what()));
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "ops_bench: {}\n", error.what());
-    return 2;
+    throw BadFlags(error.what());
   }
   options.onednn = !no_onednn;
 
@@ -92,10 +91,5 @@ int run(int argc, char** argv) {
 }  // namespace nf::bench
 
 int main(int argc, char** argv) {
-  try {
-    return nf::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "ops_bench: {}\n", error.what());
-    return 1;
-  }
+  return nf::bench::run_program("ops_bench", nf::bench::run, argc, argv);
 }

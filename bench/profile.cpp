@@ -1,6 +1,7 @@
 // Tells where a training step's time goes; bench/README.md tells how to read it.
 #include <fmt/format.h>
 
+#include "bench/program.h"
 #include "bench/step_flags.h"
 #include "bench/step_profile.h"
 #include "engine/memory/scope.h"
@@ -253,8 +254,7 @@ int run(int argc, char** argv) {
     if (!parse(argc, argv, options)) return 0;
     model = nn::make_model(options.model, options.model_options);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "profile: {}\n", error.what());
-    return 2;
+    throw BadFlags(error.what());
   }
   const nlohmann::json report =
       options.local ? profile_local(options, *model) : profile_whole(options, *model);
@@ -269,10 +269,5 @@ int run(int argc, char** argv) {
 }  // namespace nf::bench
 
 int main(int argc, char** argv) {
-  try {
-    return nf::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "profile: {}\n", error.what());
-    return 1;
-  }
+  return nf::bench::run_program("profile", nf::bench::run, argc, argv);
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bench/conditions.h"
+#include "bench/program.h"
 #include "bench/step_flags.h"
 #include "engine/text.h"
 #include "engine/timer.h"
@@ -27,10 +28,6 @@ struct Measured {
   std::int64_t process_bytes = 0;  // resident, at most
   int threads = 0;                 // inside operators
   bool graphs = false;             // whether timed steps were replayed
-
-  double median() const {
-    return 0.5 * (seconds[(seconds.size() - 1) / 2] + seconds[seconds.size() / 2]);
-  }
 };
 
 /// False where only the help was asked for. Throws Error or CLI::ParseError for bad flags.
@@ -103,13 +100,13 @@ Measured measure(const Options& options, nn::Model& model) {
 }
 
 nlohmann::json to_json(const Options& options, const nn::Model& model, const Measured& measured) {
-  const double median = measured.median();
+  const double seconds = median(measured.seconds);
   nlohmann::json json = options.describe(model.name(), measured.threads);
   json.update({{"pass", options.inference ? "inference" : "training"},
                {"graphs", measured.graphs},
                {"flops_per_image", model.flops(model.input_shape(1))},
-               {"images_per_second", static_cast<double>(options.batch) / median},
-               {"step_seconds", median},
+               {"images_per_second", static_cast<double>(options.batch) / seconds},
+               {"step_seconds", seconds},
                {"step_seconds_min", measured.seconds.front()},
                {"step_seconds_max", measured.seconds.back()},
                {"step_cpu_seconds", measured.cpu_seconds},
@@ -123,8 +120,8 @@ void print_line(const Options& options, const std::string& model, const Measured
       "{} batch {} on {} ({}, {} threads): {:.1f} images/s, step {:.2f} ms ({:.2f} to {:.2f}), "
       "peak {}, process {}\n",
       model, options.batch, to_string(options.device.device), library(options.device),
-      measured.threads, static_cast<double>(options.batch) / measured.median(),
-      1e3 * measured.median(), 1e3 * measured.seconds.front(), 1e3 * measured.seconds.back(),
+      measured.threads, static_cast<double>(options.batch) / median(measured.seconds),
+      1e3 * median(measured.seconds), 1e3 * measured.seconds.front(), 1e3 * measured.seconds.back(),
       format_bytes(measured.peak_bytes), format_bytes(measured.process_bytes));
 }
 
@@ -135,8 +132,7 @@ int run(int argc, char** argv) {
     if (!parse(argc, argv, options)) return 0;
     model = nn::make_model(options.model, options.model_options);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "train_step: {}\n", error.what());
-    return 2;
+    throw BadFlags(error.what());
   }
   const Measured measured = measure(options, *model);
   if (options.json)
@@ -150,10 +146,5 @@ int run(int argc, char** argv) {
 }  // namespace nf::bench
 
 int main(int argc, char** argv) {
-  try {
-    return nf::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "train_step: {}\n", error.what());
-    return 1;
-  }
+  return nf::bench::run_program("train_step", nf::bench::run, argc, argv);
 }
