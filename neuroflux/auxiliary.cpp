@@ -120,7 +120,8 @@ std::unique_ptr<nn::Module> make_deep_classifier(const std::string& prefix, cons
                                                  std::int64_t classes, std::int64_t width) {
   NF_CHECK(features.rank() == 4, "auxiliary: features must be (N, H, W, C), got {}",
            features.str());
-  constexpr std::int64_t kLargest = 16, kMap = 4, kReduced = 2, kMostFilters = 512;
+  constexpr std::int64_t kLargest = 16, kMap = 4, kReduced = 2;
+  constexpr std::int64_t kMostFilters = 512;  // as in the last layers of nets
   std::int64_t height = std::min(features[1], kLargest), columns = std::min(features[2], kLargest);
   auto net = std::make_unique<nn::Sequential>();
   if (features[1] > height || features[2] > columns)

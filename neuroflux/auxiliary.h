@@ -44,8 +44,8 @@ std::unique_ptr<nn::Module> make_pooled_classifier(const std::string& prefix, co
 /// is 4x4 or smaller, the first of 2 `width` filters and each of twice those of the one before (512
 /// at most, unless `width` is more), one more of stride 1, all with batch norm and ReLU, adaptive
 /// average pooling to 2x2 (less where the map is smaller), linear. Maps larger than 16x16 are
-/// averaged down to that size first. On 16x16 maps of C = `width` channels some 9,216 C^2 FLOPs an
-/// image.
+/// averaged down to that size first. On 16x16 maps of C = `width` channels, 128 at most, some
+/// 9,216 C^2 FLOPs an image.
 std::unique_ptr<nn::Module> make_deep_classifier(const std::string& prefix, const Shape& features,
                                                  std::int64_t classes, std::int64_t width);
 

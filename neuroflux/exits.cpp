@@ -11,13 +11,19 @@ std::size_t choose_exit(const std::vector<ExitResult>& exits, double tolerance, 
   NF_CHECK(!exits.empty(), "exits: none was trained");
   double best = 0.0;
   for (const ExitResult& exit : exits) best = std::max(best, exit.validation_accuracy);
-  const double enough = accuracy > 0.0 && best >= accuracy ? accuracy : best - tolerance;
+  const double enough = has_accuracy(exits, accuracy) ? accuracy : best - tolerance;
   std::size_t chosen = exits.size();
   for (std::size_t i = 0; i < exits.size(); ++i) {
     if (exits[i].validation_accuracy < enough) continue;
     if (chosen == exits.size() || exits[i].parameters < exits[chosen].parameters) chosen = i;
   }
   return chosen;
+}
+
+bool has_accuracy(const std::vector<ExitResult>& exits, double accuracy) {
+  return accuracy > 0.0 && std::ranges::any_of(exits, [=](const ExitResult& exit) {
+           return exit.validation_accuracy >= accuracy;
+         });
 }
 
 bool saturated(const std::vector<ExitResult>& exits, std::int64_t patience, double improvement) {

@@ -22,6 +22,9 @@ struct ExitResult {
 std::size_t choose_exit(const std::vector<ExitResult>& exits, double tolerance,
                         double accuracy = 0.0);
 
+/// Whether one of the exits has that validation accuracy (a fraction); false where it is 0.
+bool has_accuracy(const std::vector<ExitResult>& exits, double accuracy);
+
 /// Whether training further units is pointless: none of the last `patience` exits is more than
 /// `improvement` (a fraction) better than the best one before them.
 bool saturated(const std::vector<ExitResult>& exits, std::int64_t patience, double improvement);

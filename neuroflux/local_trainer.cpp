@@ -149,7 +149,8 @@ class Run {
 
   bool will_stop() const {
     return options_.stop_when_saturated && data_.validation_count() > 0 && !state_.exits.empty() &&
-           saturated(state_.exits, options_.patience, options_.improvement);
+           (has_accuracy(state_.exits, options_.exit_accuracy) ||
+            saturated(state_.exits, options_.patience, options_.improvement));
   }
 
   void record_exits(const BlockPlan& planned, const nn::EpochMetrics& last_epoch) {

@@ -45,10 +45,12 @@ struct LocalTrainingOptions : TrainingOptions {
   std::int64_t cache_host_bytes = 0;
   CacheStorage cache_storage = {};  ///< how files are read and written
   bool stop_when_saturated = true;
-  std::int64_t patience = 2;         ///< exits that may fail to improve
-  double improvement = 0.005;        ///< that counts, as a fraction
-  double exit_tolerance = 0.005;     ///< below the best exit, as a fraction
-  double exit_accuracy = 0.0;        ///< that the delivered exit is to have; 0: see choose_exit
+  std::int64_t patience = 2;      ///< exits that may fail to improve
+  double improvement = 0.005;     ///< that counts, as a fraction
+  double exit_tolerance = 0.005;  ///< below the best exit, as a fraction
+  /// That the delivered exit is to have; where training may stop, it does behind the first block
+  /// with such an exit. 0: see choose_exit.
+  double exit_accuracy = 0.0;
   bool deliver_whole_net = false;    ///< instead of the exit with the fewest parameters
   std::string method = "neuroflux";  ///< its name in stages
 };

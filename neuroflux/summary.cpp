@@ -219,8 +219,7 @@ std::string to_table(const Summary& summary) {
           "{} delivers exit {} of {} units: {:.1f} times fewer parameters than the whole net{}\n",
           method.name, *method.exit_unit, method.unit_count,
           static_cast<double>(method.full_parameters) / static_cast<double>(*method.parameters),
-          method.stopped_early.value_or(false) ? "; later blocks were not trained (saturated)"
-                                               : "");
+          method.stopped_early.value_or(false) ? "; later blocks were not trained" : "");
     notes += times_note(method);
   }
   if (summary.context_bytes)

@@ -12,10 +12,10 @@
 namespace nf::nn {
 
 /// How many consecutive units of `model` each larger unit takes, by a rule: "each" (one), "stage"
-/// (those whose outputs have the same height and width), the numbers themselves ("4,5") or how many
-/// larger units there shall be ("4"; at most as many as the model has), of FLOPs as alike as can
-/// be: the dearest is as cheap as any cut allows. Throws Error for anything else, and for numbers
-/// that do not add up to the model's units.
+/// (those whose outputs have the same height and width), the numbers themselves, two at least
+/// ("4,5"), or how many larger units there shall be ("4"; at most as many as the model has), of
+/// FLOPs as alike as can be: the dearest is as cheap as any cut allows. Throws Error for anything
+/// else, and for numbers that do not add up to the model's units.
 std::vector<std::int64_t> joined_unit_sizes(const Model& model, std::string_view rule);
 
 /// How many of the `count` units from `first` on, at least 2, make the first of two larger units of

@@ -170,8 +170,8 @@ void Parser::add_method() {
   flags_.text(
       "--units", "RULE", options_.units,
       "Which of the net's units neuroflux trains by one loss: joined to this many of about the "
-      "same FLOPs, by a list of how many each joins, as in 4,5, stage (those whose outputs are of "
-      "one size), or each by its own; a file given to --plan decides it itself");
+      "same FLOPs; a list as 4,5: joined in these numbers; stage: those whose outputs are of one "
+      "size; each: by its own; a file given to --plan decides it itself");
   flags_.parsed("--cache-dtype", "NAME", to_string(training.cache_dtype),
                 "Activations on storage: f32, bf16, f16", [&training](const std::string& text) {
                   parse_names(text, {"f32", "bf16", "f16"});
@@ -251,8 +251,9 @@ void Parser::add_training() {
               "How far below the best exit the delivered one may be, as a fraction");
   flags_.real(
       "--exit-accuracy", training.exit_accuracy, {.least = 0, .most = 1},
-      "Deliver the smallest exit of this validation accuracy, as a fraction; where none has "
-      "it or 0, --tolerance decides");
+      "Deliver the smallest exit of this validation accuracy, as a fraction, and stop behind the "
+      "first block with one (but for --no-early-stop); where none has it or 0, --tolerance "
+      "decides");
   flags_.parsed("--cache-dir", "FOLDER", "",
                 "Where the run makes a folder for its activation cache; default: the run folder",
                 [&training](const std::string& text) {

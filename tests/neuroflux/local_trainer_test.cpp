@@ -120,6 +120,20 @@ TEST_F(LocalTraining, StopsWhenNewExitsNoLongerImprove) {
   EXPECT_FALSE(fs::exists(training_.cache_folder));
 }
 
+TEST_F(LocalTraining, StopsBehindTheFirstBlockWithAnExitOfTheWantedAccuracy) {
+  training_.exit_accuracy = 0.01;
+  const LocalResult all = train();
+  EXPECT_FALSE(all.stopped_early);  // which the fixture rules out
+  training_.stop_when_saturated = true;
+  training_.patience = 100;
+  const LocalResult first = train();
+  EXPECT_TRUE(first.stopped_early);
+  EXPECT_EQ(first.blocks.size(), 1U);
+  EXPECT_GE(first.exits[first.chosen].validation_accuracy, training_.exit_accuracy);
+  training_.exit_accuracy = 1.0;  // no exit has it
+  EXPECT_EQ(train().blocks.size(), all.blocks.size());
+}
+
 TEST_F(LocalTraining, ALossThatIsNotFiniteNamesStepAndUnit) {
   training_.optimizer.learning_rate = 1e30;
   training_.warmup_epochs = 0.0;

@@ -275,8 +275,10 @@ TEST(AuxiliaryRule, DeepClassifiersCostWhatIsSaid) {
   // Convolutions to 2, 4 and again 4 times as many channels, their batch norms, the linear layer.
   EXPECT_EQ(classifier->parameter_count(),
             9 * channels * channels * (2 + 8 + 16) + 2 * channels * (2 + 4 + 4) + linear + classes);
-  // As wide as many maps are small, but no wider than 512.
-  const auto widest = make_deep_classifier("aux", {1, 16, 16, 256}, classes, 256);
+  // Twice as wide for each halving, but no wider than 512.
+  const Shape many{1, 16, 16, 256};
+  const auto widest = make_deep_classifier("aux", many, classes, 256);
+  EXPECT_EQ(widest->flops(many), 4608 * 256 * 256 + 2 * 2 * 2 * 512 * classes);
   EXPECT_EQ(widest->parameter_count(),
             9 * (256 * 512 + 2 * 512 * 512) + 2 * 3 * 512 + 4 * 512 * classes + classes);
 }

@@ -103,65 +103,6 @@ TEST_F(Training, ComparesOverBudgetsAndSeeds) {
       3);
 }
 
-// Plan, training, the saved exit and the plan of the run speak of the same larger units, three
-// where nothing else is asked for.
-TEST_F(Training, JoinedUnitsLearnFromOneLoss) {
-  const Arguments joined{"--auxiliary", "deep", "--no-early-stop"};
-  const ProgramResult trained =
-      run(Arguments{"train", "--run-dir", "run", "--tolerance", "1"} + joined + kTinyJoined);
-  ASSERT_EQ(trained.exit_code, 0) << trained.err;
-  const json method = read_json("run/summary.json").at("methods")[0];
-  ASSERT_EQ(method.at("exits").size(), 3U);
-  EXPECT_EQ(method.at("exit_unit"), 1);
-  EXPECT_LT(method.at("parameters"), method.at("full_parameters"));
-  EXPECT_EQ(method.at("predicted_peak_bytes"), method.at("measured_peak_bytes"));
-  const json planned = read_json("run/plan.json").at("methods")[0];
-  std::int64_t units = 0;
-  for (const json& unit : planned.at("units")) units += unit.at("joined_units").get<std::int64_t>();
-  EXPECT_EQ(units, 8);
-  const ProgramResult tested =
-      run({"eval", "run/neuroflux.safetensors", "--data", "images", "--threads", "1", "--json"});
-  ASSERT_EQ(tested.exit_code, 0) << tested.err;
-  EXPECT_EQ(json::parse(tested.out).at("test_accuracy"), method.at("test_accuracy"));
-  // Given as a file, the plan needs no --units.
-  ASSERT_EQ(run(Arguments{"train", "--plan", "run/plan.json", "--run-dir", "again",
-                          "--no-early-stop", "--tolerance", "1"} +
-                kTinyJoined)
-                .exit_code,
-            0);
-  EXPECT_EQ(metrics_without_times(file("again/metrics.jsonl")),
-            metrics_without_times(file("run/metrics.jsonl")));
-  ASSERT_EQ(run({"report", "run", "--out", "page.html"}).exit_code, 0);
-  expect_refusal(run(Arguments{"train", "--units", "some"} + kTinyJoined), 2,
-                 "units: must be each, stage or a whole number from 1 on, got \"some\"");
-}
-
-TEST_F(Training, DeliversTheSmallestExitOfAWantedAccuracy) {
-  const auto delivered = [&](const char* folder, const char* accuracy) {
-    const Arguments command{"train", "--run-dir",       folder,  "--no-early-stop", "--tolerance",
-                            "0",     "--exit-accuracy", accuracy};
-    const Arguments work{
-        "--data",   "generated", "--train-limit", "300", "--validation-fraction", "0.3",
-        "--epochs", "2",         "--seed",        "1"};
-    const Arguments means{"--width", "0.125", "--budget",  "8MiB",
-                          "--batch", "32",    "--threads", "1"};
-    const ProgramResult trained = run(command + work + means);
-    EXPECT_EQ(trained.exit_code, 0) << trained.err;
-    return read_json(std::string(folder) + "/summary.json").at("methods")[0];
-  };
-  const json best = delivered("best", "0");
-  std::vector<double> accuracies;
-  for (const json& exit : best.at("exits")) accuracies.push_back(exit.at("validation_accuracy"));
-  ASSERT_GT(accuracies.back(), accuracies.front());
-  EXPECT_EQ(best.at("exit_unit"), std::ssize(accuracies));
-  const std::string enough = fmt::format("{}", accuracies.front());
-  EXPECT_EQ(delivered("enough", enough.c_str()).at("exit_unit"), 1);
-  // An accuracy that no exit has counts as none.
-  EXPECT_EQ(delivered("none", "1").at("exit_unit"), best.at("exit_unit"));
-  expect_refusal(run(Arguments{"train", "--exit-accuracy", "91"} + kTinyJoined), 2,
-                 "--exit-accuracy");
-}
-
 TEST_F(Training, SameSeedGivesTheSameMetrics) {
   const Arguments command = Arguments{"train"} + kTiny;
   for (const char* folder : {"first", "second"}) {
