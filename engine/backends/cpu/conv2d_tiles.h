@@ -124,8 +124,10 @@ void sum_products(W width, const float* dy, std::int64_t dy_row, const float* w,
   for (std::int64_t o = 0; o < outs; ++o, w += vectors * lanes) {
     Vector<lanes> from_w[vectors];
     for (int v = 0; v < vectors; ++v) {
-      load<lanes>(w + v * lanes, from_w[v]);
-      hold(from_w[v]);
+      Vector<lanes> row;  // an array's element would be held in memory
+      load<lanes>(w + v * lanes, row);
+      hold(row);
+      from_w[v] = row;
     }
     for (int j = 0; j < ins; ++j) {
       Vector<lanes> upstream = dy[j * dy_row + o] - Vector<lanes>{};
