@@ -1,6 +1,7 @@
 #include "bench/conditions.h"
 
 #include "bench/commit.h"  // written by commit.cmake
+#include "engine/backends/cpu/instruction_set.h"
 
 namespace nf::bench {
 
@@ -23,5 +24,7 @@ std::string library(const ContextOptions& options) {
 #endif
   return "eigen";
 }
+
+std::string cpu_isa() { return std::string(to_string(cpu::instruction_set())); }
 
 }  // namespace nf::bench

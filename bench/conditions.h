@@ -15,5 +15,7 @@ std::string build();
 std::string commit();
 /// What convolutions and matrix products run on: "onednn 2.6.0", "eigen" or "cudnn, cublas".
 std::string library(const ContextOptions& options);
+/// Of the kernels on the CPU: "avx512", "avx2" or "baseline".
+std::string cpu_isa();
 
 }  // namespace nf::bench

@@ -78,6 +78,7 @@ int run(int argc, char** argv) {
   benchmark::AddCustomContext("device", to_string(options.device));
   benchmark::AddCustomContext("threads", std::to_string(setup.backend().threads()));
   benchmark::AddCustomContext("library", library(options));
+  benchmark::AddCustomContext("cpu_isa", cpu_isa());
   benchmark::AddCustomContext("compiler", compiler());
   benchmark::AddCustomContext("build", build());
   benchmark::AddCustomContext("commit", commit());

@@ -48,6 +48,7 @@ nlohmann::json StepFlags::describe(const std::string& model_name, int threads) c
           {"tf32", device.tf32},
           {"threads", threads},
           {"library", library(device)},
+          {"cpu_isa", cpu_isa()},
           {"compiler", compiler()},
           {"build", build()},
           {"commit", commit()}};

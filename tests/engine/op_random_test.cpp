@@ -11,7 +11,7 @@ namespace nf::test {
 namespace {
 
 constexpr RandomAddress kAt{0xfedcba9876543210ULL, 7};
-constexpr std::int64_t kSizes[] = {1, 3, 4, 7, 1024, 20011};
+constexpr std::int64_t kCounts[] = {1, 3, 4, 7, 1024, 20011};
 
 /// Uniform number i in [0, 1), exact in double.
 double uniform_number(std::int64_t i) {
@@ -35,7 +35,7 @@ class OpRandom : public ::testing::TestWithParam<DevicePath> {
 };
 
 TEST_P(OpRandom, UniformNumbersAreRoundedOnce) {
-  for (const std::int64_t n : kSizes) {
+  for (const std::int64_t n : kCounts) {
     Values expected;
     // The product and the sum are exact in double, whose rounding to f32 is the fused step's.
     for (std::int64_t i = 0; i < n; ++i)
@@ -47,7 +47,7 @@ TEST_P(OpRandom, UniformNumbersAreRoundedOnce) {
 }
 
 TEST_P(OpRandom, NormalNumbersAreBoxMullers) {
-  for (const std::int64_t n : kSizes) {
+  for (const std::int64_t n : kCounts) {
     Values expected;
     for (std::int64_t i = 0; i < n; ++i) expected.push_back(0.5 + 3 * normal_number(i));
     // Radius, sine and cosine are off by some roundings of numbers below 5.8; so is their product.
@@ -59,7 +59,7 @@ TEST_P(OpRandom, NormalNumbersAreBoxMullers) {
 
 TEST_P(OpRandom, EveryDeviceGivesTheSameBits) {
   const ContextPtr cpu = kCpuPaths[0].context(1);
-  for (const std::int64_t n : kSizes) {
+  for (const std::int64_t n : kCounts) {
     Values drawn = to_values(uniform(cpu, {n}, -0.3, 1.1, kAt));
     Values normals = to_values(normal(cpu, {n}, 0.1, 1.7, kAt));
     for (Values* values : {&drawn, &normals})

@@ -145,7 +145,7 @@ class ManyFilters : public testing::TestWithParam<bool> {
           sum += product, size += std::abs(product);
         }
         ASSERT_NEAR(actual[static_cast<std::size_t>(o * kChannels + c)], factor * sum,
-                    0x1p-22 * factor * size)
+                    0x1p-21 * factor * size)
             << o << " " << c;
       }
   }

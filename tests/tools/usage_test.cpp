@@ -182,5 +182,14 @@ TEST(IdleThreads, SleepSoonUnlessTheUserSaysOtherwise) {
   EXPECT_THAT(openmp_settings({{"OMP_WAIT_POLICY", "PASSIVE"}}), HasSubstr("GOMP_SPINCOUNT = '0'"));
 }
 
+TEST(InstructionSet, IsOneOfThoseThatThereAre) {
+  setenv("NEUROFLUX_CPU_ISA", "avx3", 1);
+  const ProgramResult result = Workspace().run({"plan", "--model", "vgg11"});
+  unsetenv("NEUROFLUX_CPU_ISA");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_EQ(result.err,
+            "neuroflux: NEUROFLUX_CPU_ISA=avx3: unknown (known: baseline, avx2, avx512)\n");
+}
+
 }  // namespace
 }  // namespace nf::test

@@ -7,6 +7,7 @@
 
 #include "engine/backends/cpu/address_range.h"
 #include "engine/backends/cpu/conv2d_paths.h"
+#include "engine/backends/cpu/instruction_set.h"
 #include "engine/backends/cpu/parallel.h"
 #include "engine/backends/cpu/typed.h"
 #include "engine/cores.h"
@@ -40,6 +41,7 @@ void copy_bytes(int threads, void* dst, const void* src, std::int64_t bytes) {
 }  // namespace
 
 CpuBackend::CpuBackend(const CpuOptions& options) : threads_(threads_for(options)) {
+  instruction_set();  // what is wrong with the environment is said here, not in a kernel
 #if defined(NF_ONEDNN)
   if (options.onednn) onednn_ = make_onednn(threads_);
 #endif

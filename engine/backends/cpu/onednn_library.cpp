@@ -1,5 +1,7 @@
 #include "engine/backends/cpu/onednn_library.h"
 
+#include "engine/backends/cpu/instruction_set.h"
+
 #if defined(NF_OPENMP)
 #include <omp.h>
 #endif
@@ -17,6 +19,14 @@ const char* to_string(Pass pass) {
       return "backward_weight";
   }
   return "?";
+}
+
+// What holds for our own kernels holds for the library, which listens before its first use only.
+bool limit_instruction_set() {
+  const InstructionSet allowed = allowed_instruction_set();
+  if (allowed == InstructionSet::avx512) return true;
+  const auto most = allowed == InstructionSet::avx2 ? dnnl::cpu_isa::avx2 : dnnl::cpu_isa::sse41;
+  return dnnl::set_max_cpu_isa(most) == dnnl::status::success;
 }
 
 }  // namespace
@@ -54,6 +64,9 @@ std::string describe(const LinearProblem& p, Pass pass) {
 OneDnnLibrary::OneDnnLibrary(int threads) : threads_(threads) {}
 
 std::unique_ptr<OneDnn> make_onednn(int threads) {
+  static const bool limited = limit_instruction_set();
+  NF_CHECK(limited, "cpu: oneDNN was used before it could be held to {}",
+           to_string(allowed_instruction_set()));
   return std::make_unique<OneDnnLibrary>(threads);
 }
 

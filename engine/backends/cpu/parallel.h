@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "engine/backends/cpu/instruction_set.h"
+
 namespace nf::cpu {
 
 /// Elements of an element-wise loop below which a second thread costs more than it brings.
@@ -30,19 +32,18 @@ void parallel_for(int threads, std::int64_t range, std::int64_t grain, const Fn&
     fn(range * part / parts, range * (part + 1) / parts, part);
 }
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__AVX2__)
+#if defined(NF_WIDEST_AT_RUN_TIME) && !defined(__AVX2__)
 // `flatten` pulls the whole loop into the function and so under its instruction set.
 template <typename Fn>
 __attribute__((target("avx2,fma"), flatten, noinline)) void run_avx2(Fn fn) {
   fn();
 }
 
-/// Runs a loop that was compiled for AVX2 too, where the machine has it. Capture by value: what is
+/// Runs a loop that was compiled for AVX2 too, where kernels use it. Capture by value: what is
 /// captured by reference the compiler has to read again after every store.
 template <typename Fn>
 void vectorised(Fn fn) {
-  static const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2)
+  if (instruction_set() >= InstructionSet::avx2)
     run_avx2(fn);
   else
     fn();

@@ -5,6 +5,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "engine/backends/cpu/instruction_set.h"
+
 namespace nf::cpu {
 
 /// Floats that a register holds; arithmetic on them is the compiler's own.
@@ -61,10 +63,7 @@ __attribute__((flatten, noinline)) void run_as_built(const Fn& fn) {
   fn(Constant<lanes>{});
 }
 
-// Not in builds without optimization, which do not.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__AVX512F__) && \
-    defined(__OPTIMIZE__)
-#define NF_WIDEST_AT_RUN_TIME
+#if defined(NF_WIDEST_AT_RUN_TIME)
 template <typename Fn>
 __attribute__((target("avx512f,avx512vl,avx512dq,fma"), flatten, noinline)) void run_16_lanes(
     const Fn& fn) {
@@ -77,17 +76,18 @@ __attribute__((target("avx2,fma"), flatten, noinline)) void run_8_lanes(const Fn
 }
 #endif
 
-/// Calls fn(Constant<lanes>{}) compiled for the widest vectors that the machine has.
+/// Calls fn(Constant<lanes>{}) compiled for the widest vectors that kernels use.
 template <typename Fn>
 void widest(const Fn& fn) {
 #if defined(NF_WIDEST_AT_RUN_TIME)
-  static const bool has_16 = __builtin_cpu_supports("avx512f") &&
-                             __builtin_cpu_supports("avx512vl") &&
-                             __builtin_cpu_supports("avx512dq");
-  static const bool has_8 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (has_16) return run_16_lanes(fn);
-  if (has_8) return run_8_lanes(fn);
-  run_as_built<4>(fn);
+  switch (instruction_set()) {
+    case InstructionSet::avx512:
+      return run_16_lanes(fn);
+    case InstructionSet::avx2:
+      return run_8_lanes(fn);
+    case InstructionSet::baseline:
+      return run_as_built<4>(fn);
+  }
 #elif defined(__AVX512F__)
   run_as_built<16>(fn);
 #elif defined(__AVX2__)
