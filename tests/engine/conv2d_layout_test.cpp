@@ -28,6 +28,12 @@ double other_order(std::int64_t length) {
   return 2 * test::tolerance({length, std::sqrt(static_cast<double>(length)) / 3}, 0x1p-23);
 }
 
+// Whether plain weights, of which it makes no copy, take another path than the library's.
+bool of_our_own(const Conv2dProblem& problem) {
+  return cpu::direct_conv2d_pays(problem, Pass::forward) ||
+         cpu::pointwise_conv2d_pays(problem, Pass::forward);
+}
+
 class Conv2dLayout : public ::testing::TestWithParam<bool> {
  protected:
   ContextPtr context_ =
@@ -53,7 +59,7 @@ TEST_P(Conv2dLayout, LeavesResultsAsTheyAre) {
         const Tensor kept = conv2d_fused(x, ConstantWeights{values, layout}, bias, residual,
                                          Activation::relu, options);
         const Conv2dProblem problem = conv2d_problem(x.shape(), shape, DType::f32, options);
-        if (layout == 0 || !cpu::direct_conv2d_pays(problem, Pass::forward))
+        if (layout == 0 || !of_our_own(problem))
           EXPECT_EQ(kept.to_host<float>(), plain.to_host<float>());
         else
           test::expect_close(test::to_values(kept), test::to_values(plain),
@@ -95,7 +101,7 @@ TEST_P(Conv2dLayout, IsMadeOnce) {
     EXPECT_EQ(layout, fits ? wanted : 0);
     if (layout == 0) continue;
     ++reordering;
-    const bool copies = !cpu::direct_conv2d_pays(problem, Pass::forward);
+    const bool copies = !of_our_own(problem);
     problem.weight_layout = layout;
     EXPECT_LE(workspace(), copies ? with_copy - values.bytes() : values.bytes() / 2);
     // The second call holds no copy, neither to keep nor to work with.

@@ -52,7 +52,8 @@ void CpuBackend::cast(ConstView x, View y) {
       using To = decltype(to);
       const auto* in = x.as<typename From::type>();
       auto* out = y.as<typename To::type>();
-      parallel_for(threads_, x.numel(), kGrain, [=](std::int64_t begin, std::int64_t end, int) {
+      parallel_simd(threads_, x.numel(), kGrain, [=](std::int64_t begin, std::int64_t end, int) {
+#pragma omp simd
         for (std::int64_t i = begin; i < end; ++i) out[i] = To::store(From::load(in[i]));
       });
     });

@@ -1,7 +1,7 @@
-// Who computes a convolution: Winograd's path or the direct one where they pay, else oneDNN where
-// it has more than a reference implementation, direct loops for depthwise ones, matrix products for
-// the rest. What follows a convolution is done with it by Winograd's path, and by oneDNN where it
-// can; else it is a pass of its own.
+// Who computes a convolution: Winograd's path, the pointwise or the direct one where they pay, else
+// oneDNN where it has more than a reference implementation, direct loops for depthwise ones, matrix
+// products for the rest. What follows a convolution is done with it by Winograd's path and the
+// pointwise one, and by oneDNN where it can; else it is a pass of its own.
 #include <type_traits>
 
 #include "engine/backends/cpu/conv2d_paths.h"
@@ -15,6 +15,10 @@ namespace {
 // Weights that came in a layout of oneDNN's are oneDNN's to read.
 bool uses_winograd(const Conv2dProblem& problem, Pass pass) {
   return problem.weight_layout == 0 && winograd_conv2d_pays(problem, pass);
+}
+
+bool uses_pointwise(const Conv2dProblem& problem, Pass pass) {
+  return problem.weight_layout == 0 && pointwise_conv2d_pays(problem, pass);
 }
 
 bool uses_direct(const Conv2dProblem& problem, Pass pass) {
@@ -58,7 +62,7 @@ std::int64_t CpuBackend::conv2d_workspace(const Conv2dProblem& problem, Pass pas
                                           GradMode mode) const {
   with_real("conv2d", problem.dtype, [](auto) {});
   if (uses_winograd(problem, pass)) return winograd_conv2d_workspace(problem, pass, threads_);
-  if (uses_direct(problem, pass)) return 0;
+  if (uses_pointwise(problem, pass) || uses_direct(problem, pass)) return 0;
   if (uses_onednn(onednn_.get(), problem, pass))
     return onednn_->conv2d_workspace(problem, pass, mode);
   if (problem.fused()) return conv2d_workspace(problem.plain(), pass, mode);
@@ -112,6 +116,8 @@ void CpuBackend::conv2d_forward(const Conv2dProblem& problem, ConstView x, Const
       if (uses_winograd(problem, pass))
         return WinogradConv2d{problem, threads_, workspace}.forward(in, filters, offset, added,
                                                                     out);
+      if (uses_pointwise(problem, pass))
+        return PointwiseConv2d{problem, threads_}.forward(in, filters, offset, added, out);
       if (uses_direct(problem, pass)) {
         DirectConv2d{problem, threads_}.forward(in, filters, offset, out);
         if (problem.fused()) follow(threads_, problem.activation, added, out, y.numel());
@@ -145,6 +151,8 @@ void CpuBackend::conv2d_backward_input(const Conv2dProblem& problem, ConstView d
       if (uses_winograd(problem, pass))
         return WinogradConv2d{problem, threads_, workspace}.backward_input(upstream, filters, out,
                                                                            mode);
+      if (uses_pointwise(problem, pass))
+        return PointwiseConv2d{problem, threads_}.backward_input(upstream, filters, out, mode);
       if (uses_direct(problem, pass))
         return DirectConv2d{problem, threads_}.backward_input(upstream, filters, out, mode);
       if (uses_onednn(onednn_.get(), problem, pass))
@@ -170,6 +178,8 @@ void CpuBackend::conv2d_backward_weight(const Conv2dProblem& problem, ConstView 
       if (uses_winograd(problem, pass))
         return WinogradConv2d{problem, threads_, workspace}.backward_weight(in, upstream, out,
                                                                             mode);
+      if (uses_pointwise(problem, pass))
+        return PointwiseConv2d{problem, threads_}.backward_weight(in, upstream, out, mode);
       if (uses_direct(problem, pass))
         return DirectConv2d{problem, threads_}.backward_weight(in, upstream, out, mode);
       if (uses_onednn(onednn_.get(), problem, pass))

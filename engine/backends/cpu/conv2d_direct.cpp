@@ -150,8 +150,9 @@ void backward_input(const Extents& e, Range channels, const float* dy, const flo
               const float* upstream = dy + oh * e.y_row + ow * p.o + first;
               float* to = dx + ih * e.x_row + iw * p.c + c;
               in_parts<kTileRows>(p.n, [&](std::int64_t n, auto images) {
-                sum_products<images>(width, upstream + n * e.y_image, e.y_image, packed, outs,
-                                     !first_visit, to + n * e.x_image, e.x_image);
+                sum_products<images>(width, upstream + n * e.y_image, e.y_image, 1, packed,
+                                     W::vectors * W::lanes, outs, !first_visit, to + n * e.x_image,
+                                     e.x_image);
               });
             }
           }

@@ -1,5 +1,5 @@
-// Convolution without oneDNN: direct loops over weights as they lie, Winograd's products, matrix
-// products over gathered patches, and direct depthwise loops.
+// Convolution without oneDNN: direct loops over weights as they lie, Winograd's products, products
+// of cells with 1x1 filters, matrix products over gathered patches, and direct depthwise loops.
 #pragma once
 
 #include <cstdint>
@@ -56,6 +56,22 @@ struct WinogradConv2d {
   const Conv2dProblem& problem;
   int threads;
   Workspace workspace;
+
+  void forward(const float* x, const float* w, const float* bias, const float* residual,
+               float* y) const;
+  void backward_input(const float* dy, const float* w, float* dx, GradMode mode) const;
+  void backward_weight(const float* x, const float* dy, float* dw, GradMode mode) const;
+};
+
+/// Whether the path below can do this: f32, ungrouped, 1x1 filters, stride 1, no padding.
+bool pointwise_conv2d_possible(const Conv2dProblem& problem);
+/// Whether it is the fastest for this pass too; a matter of the problem alone.
+bool pointwise_conv2d_pays(const Conv2dProblem& problem, Pass pass);
+
+/// Without a workspace. What follows a forward pass is done too, a null residual for none.
+struct PointwiseConv2d {
+  const Conv2dProblem& problem;
+  int threads;
 
   void forward(const float* x, const float* w, const float* bias, const float* residual,
                float* y) const;

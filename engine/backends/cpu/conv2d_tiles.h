@@ -105,39 +105,44 @@ void over_channels(std::int64_t begin, std::int64_t end, const Fn& fn) {
   std::int64_t c = begin;
   constexpr int vectors = kTileVectors<lanes>;
   for (; c + vectors * lanes <= end; c += vectors * lanes) fn(c, Width<lanes, vectors, false>{});
-  for (; c + lanes <= end; c += lanes) fn(c, Width<lanes, 1, false>{});
+  if (const std::int64_t left = (end - c) / lanes; left > 0) {
+    with_count<vectors - 1>(left, [&](auto count) { fn(c, Width<lanes, count, false>{}); });
+    c += left * lanes;
+  }
   if (c < end) fn(c, Width<lanes, 1, true>{end - c});
 }
 
-/// dx[j][c] = or += sum over o of dy[j][o] w[o][c], for `ins` images; a row of w fills the width.
-template <int ins, typename W>
-void sum_products(W width, const float* dy, std::int64_t dy_row, const float* w, std::int64_t outs,
-                  bool add, float* dx, std::int64_t dx_row) {
+/// to[row][column] = or += sum over depth of v[row][depth] u[depth][column], for `rows` rows and
+/// the columns of a width, which the rows of u fill. A sum in parts has the same bits as in one.
+template <int rows, typename W>
+void sum_products(W width, const float* v, std::int64_t v_row, std::int64_t v_step, const float* u,
+                  std::int64_t u_step, std::int64_t depth, bool add, float* to,
+                  std::int64_t to_row) {
   constexpr int lanes = W::lanes, vectors = W::vectors;
-  Vector<lanes> sum[ins][vectors];
-  for (int j = 0; j < ins; ++j)
-    for (int v = 0; v < vectors; ++v)
+  Vector<lanes> sum[rows][vectors];
+  for (int i = 0; i < rows; ++i)
+    for (int k = 0; k < vectors; ++k)
       if (add)
-        load<lanes, W::part>(dx + j * dx_row + v * lanes, sum[j][v], width.count);
+        load<lanes, W::part>(to + i * to_row + k * lanes, sum[i][k], width.count);
       else
-        sum[j][v] = Vector<lanes>{};
-  for (std::int64_t o = 0; o < outs; ++o, w += vectors * lanes) {
-    Vector<lanes> from_w[vectors];
-    for (int v = 0; v < vectors; ++v) {
+        sum[i][k] = Vector<lanes>{};
+  for (std::int64_t d = 0; d < depth; ++d, v += v_step, u += u_step) {
+    Vector<lanes> from_u[vectors];
+    for (int k = 0; k < vectors; ++k) {
       Vector<lanes> row;  // an array's element would be held in memory
-      load<lanes>(w + v * lanes, row);
+      load<lanes>(u + k * lanes, row);
       hold(row);
-      from_w[v] = row;
+      from_u[k] = row;
     }
-    for (int j = 0; j < ins; ++j) {
-      Vector<lanes> upstream = dy[j * dy_row + o] - Vector<lanes>{};
-      hold(upstream);
-      for (int v = 0; v < vectors; ++v) sum[j][v] += upstream * from_w[v];
+    for (int i = 0; i < rows; ++i) {
+      Vector<lanes> from_v = v[i * v_row] - Vector<lanes>{};
+      hold(from_v);
+      for (int k = 0; k < vectors; ++k) sum[i][k] += from_v * from_u[k];
     }
   }
-  for (int j = 0; j < ins; ++j)
-    for (int v = 0; v < vectors; ++v)
-      store<lanes, W::part>(sum[j][v], dx + j * dx_row + v * lanes, width.count);
+  for (int i = 0; i < rows; ++i)
+    for (int k = 0; k < vectors; ++k)
+      store<lanes, W::part>(sum[i][k], to + i * to_row + k * lanes, width.count);
 }
 
 /// Output cells that see a tap, in rows, columns and images: how many there are, and how far it is

@@ -96,8 +96,9 @@ struct Parts {
 template <int lanes>
 std::int64_t place_in_panels(const MapPass& m, std::int64_t in, std::int64_t out) {
   constexpr std::int64_t most = kTileVectors<lanes> * lanes;
-  const std::int64_t width = out / most * most + most <= m.out_c ? most : lanes;
-  const std::int64_t panel = out / width * width;
+  const std::int64_t whole = m.out_c / most * most;
+  const std::int64_t width = out < whole ? most : m.out_c - whole;
+  const std::int64_t panel = out < whole ? out / most * most : whole;
   return panel * m.in_c + in * width + out - panel;
 }
 
@@ -199,35 +200,6 @@ void transform_gradients(const MapPass& m, const float* dy, std::int64_t first, 
                                                     count, group, gradients);
 }
 
-// to[row][column] = or += sum over depth of v[row][depth] u[depth][column], for `rows` rows and the
-// columns of a width.
-template <int rows, bool add, typename W>
-void multiply(W /*width*/, const float* v, std::int64_t v_row, std::int64_t v_step, const float* u,
-              std::int64_t u_step, std::int64_t depth, float* to, std::int64_t to_row) {
-  constexpr int lanes = W::lanes, vectors = W::vectors;
-  Vector<lanes> sum[rows][vectors];
-  for (int i = 0; i < rows; ++i)
-    for (int k = 0; k < vectors; ++k)
-      if constexpr (add)
-        load<lanes>(to + i * to_row + k * lanes, sum[i][k]);
-      else
-        sum[i][k] = Vector<lanes>{};
-  for (std::int64_t d = 0; d < depth; ++d, v += v_step, u += u_step) {
-    Vector<lanes> from_u[vectors];
-    for (int k = 0; k < vectors; ++k) {
-      load<lanes>(u + k * lanes, from_u[k]);
-      hold(from_u[k]);
-    }
-    for (int i = 0; i < rows; ++i) {
-      Vector<lanes> from_v = v[i * v_row] - Vector<lanes>{};
-      hold(from_v);
-      for (int k = 0; k < vectors; ++k) sum[i][k] += from_v * from_u[k];
-    }
-  }
-  for (int i = 0; i < rows; ++i)
-    for (int k = 0; k < vectors; ++k) store<lanes>(sum[i][k], to + i * to_row + k * lanes);
-}
-
 template <int lanes>
 void multiply_points(const MapPass& m, const float* patches, const float* filters,
                      std::int64_t count, std::int64_t group, float* outputs) {
@@ -238,8 +210,8 @@ void multiply_points(const MapPass& m, const float* patches, const float* filter
     over_channels<lanes>(0, m.out_c, [&](std::int64_t c, auto width) {
       using W = decltype(width);
       in_parts<kTileRows>(count, [&](std::int64_t tile, auto rows) {
-        multiply<rows, false>(width, v + tile * m.in_c, m.in_c, 1, u + c * m.in_c,
-                              W::vectors * lanes, m.in_c, to + tile * m.out_c + c, m.out_c);
+        sum_products<rows>(width, v + tile * m.in_c, m.in_c, 1, u + c * m.in_c, W::vectors * lanes,
+                           m.in_c, false, to + tile * m.out_c + c, m.out_c);
       });
     });
   }
@@ -310,18 +282,18 @@ void convolve(const MapPass& m, bool backward, int threads, Workspace workspace,
 }
 
 // filters[point] (in_c, out_c) = or += patches^T gradients, for points begin to end.
-template <int lanes, bool add>
+template <int lanes>
 void sum_over_tiles(const MapPass& m, const float* patches, const float* gradients,
                     std::int64_t count, std::int64_t group, std::int64_t begin, std::int64_t end,
-                    float* filters) {
+                    bool add, float* filters) {
   for (std::int64_t point = begin; point < end; ++point) {
     const float* v = patches + point * (group * m.in_c + kGap);
     const float* u = gradients + point * (group * m.out_c + kGap);
     float* to = filters + point * m.filters();
     over_channels<lanes>(0, m.out_c, [&](std::int64_t out, auto width) {
       in_parts<kTileRows>(m.in_c, [&](std::int64_t in, auto rows) {
-        multiply<rows, add>(width, v + in, 1, m.in_c, u + out, m.out_c, count,
-                            to + in * m.out_c + out, m.out_c);
+        sum_products<rows>(width, v + in, 1, m.in_c, u + out, m.out_c, count, add,
+                           to + in * m.out_c + out, m.out_c);
       });
     });
   }
@@ -405,12 +377,8 @@ void WinogradConv2d::backward_weight(const float* x, const float* dy, float* dw,
     });
     parallel_for(threads, kPoints, 1, [&](std::int64_t begin, std::int64_t end, int) {
       widest([&](auto lanes) {
-        if (first == 0)
-          sum_over_tiles<lanes, false>(m, parts.patches, parts.outputs, count, group, begin, end,
-                                       parts.filters);
-        else
-          sum_over_tiles<lanes, true>(m, parts.patches, parts.outputs, count, group, begin, end,
-                                      parts.filters);
+        sum_over_tiles<lanes>(m, parts.patches, parts.outputs, count, group, begin, end, first > 0,
+                              parts.filters);
       });
     });
   }
