@@ -13,10 +13,12 @@ extern "C" const char etext;
 namespace nf::bench {
 namespace {
 
-Instructions counted;  // a signal's handler takes no arguments
+// A handler takes no arguments. It runs inside of calls that the compiler cannot look through, so
+// that the counts are in memory when it does.
+Instructions counted;
 
-// Of VEX- and EVEX-encoded instructions, which have no prefixes before these bytes in 64-bit mode
-// (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, 2.3 and 2.7).
+// Of instructions encoded by VEX or EVEX (Intel 64 and IA-32 Architectures Software Developer's
+// Manual, volume 2, 2.3 and 2.7).
 struct VectorEncoding {
   bool is_vector = false;
   int map = 0;
@@ -24,6 +26,8 @@ struct VectorEncoding {
 };
 
 VectorEncoding decode(const unsigned char* at) {
+  // Prefixes of segment and address size; others do not go with these encodings.
+  while (at[0] == 0x64 || at[0] == 0x65 || at[0] == 0x67) ++at;
   switch (at[0]) {
     case 0xC5:
       return {true, 1, at[2], at[3]};
@@ -56,10 +60,11 @@ void look_at_next(int, siginfo_t*, void* context) {
   if (vector.map == 2 && row >= 0x9 && row <= 0xB && column >= 6) ++counted.multiply_adds;
 }
 
-// The processor traps behind each instruction while this lives; handlers run without.
+// The processor traps behind each instruction while this lives; the kernel clears the flag for
+// handlers.
 class TrapFlag {
  public:
-  // Below the red zone, in which the compiler may keep what is its.
+  // Below the red zone, where the compiler may keep values.
   TrapFlag() {
     asm volatile(
         "lea -128(%%rsp), %%rsp\n\tpushfq\n\torq $0x100, (%%rsp)\n\tpopfq\n\t"

@@ -40,7 +40,8 @@ double seconds_of(const std::function<void()>& run, int times) {
 struct SpeedCase {
   const char* name;
   /// Of (time) / (time of the reference), beyond the most that the portable build took on a busy
-  /// machine: 1.1 to 1.6 times what is usual.
+  /// machine: 1.1 to 1.6 times what is usual. Zen 5's are from before the pointwise path and
+  /// vectors in casts.
   double zen4_limit, zen5_limit;
   Workload (*make)(const ContextPtr& context);
 };

@@ -69,13 +69,16 @@ Workload convolution(const ContextPtr& context, const Conv2dProblem& p, Pass pas
   Tensor x = random_tensor(context, {p.n, p.h, p.w, p.c});
   Tensor w = random_tensor(context, {p.o, p.kh, p.kw, p.c / p.groups});
   Tensor y = random_tensor(context, {p.n, p.out_h(), p.out_w(), p.o});
+  const Tensor residual = p.residual ? random_tensor(context, y.shape()) : Tensor();
   const auto scratch =
       scratch_of(context, context->backend().conv2d_workspace(p, pass, kOverwrite));
   const std::int64_t flops = p.depthwise() ? 0 : 2 * y.numel() * p.kh * p.kw * p.c / p.groups;
   return {[=]() mutable {
             Backend& backend = x.backend();
             if (pass == Pass::forward)
-              backend.conv2d_forward(p, x.view(), w.view(), {}, {}, y.mutable_view(), *scratch);
+              backend.conv2d_forward(p, x.view(), w.view(), {},
+                                     p.residual ? residual.view() : ConstView(), y.mutable_view(),
+                                     *scratch);
             else if (pass == Pass::backward_input)
               backend.conv2d_backward_input(p, y.view(), w.view(), x.mutable_view(), kOverwrite,
                                             *scratch);

@@ -53,6 +53,14 @@ TEST(OpCases, ConvolutionsOfManyWeightsTakeTheDirectPath) {
       });
 }
 
+TEST(OpCases, OneByOneFiltersTakeThePointwisePath) {
+  for (const Pass pass : {Pass::forward, Pass::backward_input, Pass::backward_weight})
+    expect_some(conv2d_cases(), "1x1 filters of many channels", [&](const Conv2dCase& p) {
+      // Second tiles of channels, and a rest of whole vectors.
+      return p.c > 2 * 64 && p.c % 64 != 0 && cpu::pointwise_conv2d_pays(problem_of(p), pass);
+    });
+}
+
 TEST(OpCases, DepthwiseConvolutionsAreCutIntoChunks) {
   for (const std::int64_t stride : {1, 2})
     expect_some(conv2d_cases(), "a large depthwise convolution", [&](const Conv2dCase& p) {

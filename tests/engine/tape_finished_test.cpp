@@ -145,7 +145,7 @@ class ManyFilters : public testing::TestWithParam<bool> {
           sum += product, size += std::abs(product);
         }
         ASSERT_NEAR(actual[static_cast<std::size_t>(o * kChannels + c)], factor * sum,
-                    0x1p-21 * factor * size)
+                    static_cast<double>(places + 1) * 0x1p-24 * factor * size)
             << o << " " << c;
       }
   }

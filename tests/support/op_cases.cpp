@@ -27,6 +27,7 @@ const std::vector<Conv2dCase>& conv2d_cases() {
        .kw = 4,
        .bias = true},
       {.name = "1x1", .n = 3, .h = 7, .w = 5, .c = 17, .o = 33, .bias = true},
+      {.name = "1x1 of many channels", .n = 5, .h = 4, .w = 4, .c = 144, .o = 128, .bias = true},
       {.name = "1x1 stride 2", .n = 2, .h = 8, .w = 7, .c = 16, .o = 17, .stride = 2},
       {.name = "1x1 stride 3", .n = 1, .h = 8, .w = 7, .c = 3, .o = 16, .stride = 3, .bias = true},
       {.name = "1x1 padding 1", .n = 1, .h = 3, .w = 4, .c = 3, .o = 2, .padding = 1},

@@ -195,8 +195,9 @@ double cells_per_weight(const Conv2dProblem& p) {
 
 }  // namespace
 
-// Measured beside oneDNN on the layers of VGG-16, ResNet-18 and MobileNetV1 at batches 1, 4, 16 and
-// 64: what reordering the weights costs it, against products that are faster where cells are many.
+// Measured beside oneDNN on the layers of VGG-16, ResNet-18 and MobileNetV1, whose 1x1 ones have a
+// path of their own since, at batches 1, 4, 16 and 64: what reordering the weights costs it,
+// against products that are faster where cells are many.
 bool direct_conv2d_pays(const Conv2dProblem& p, Pass pass) {
   // Vectors run along the input's channels.
   if (p.dtype != DType::f32 || p.groups != 1 || p.c < 32) return false;

@@ -147,8 +147,8 @@ void make_entry(const Conv2dProblem& problem, Pass pass, const dnnl::engine& eng
   // A product of matrices for each channel, as without AVX-512 for the filters of 2x2 maps, takes
   // up to eighty times as long as our loops.
   if (is("ref") || (problem.depthwise() && is("gemm"))) return;
-  // To what it makes of products of matrices oneDNN 2.6 adds a wrong residual where there is no
-  // AVX.
+  // Behind convolutions that are products of matrices oneDNN 2.6 adds a wrong residual where there
+  // is no AVX; elsewhere such are rare enough to go without.
   if (problem.residual && is("gemm")) return;
   const bool gradient = pass == Pass::backward_weight;
   const Layout weights =

@@ -130,26 +130,35 @@ void multiply(const Product& t, Range rows, Range outs) {
         sum_products<count>(width, t.in + row * t.in_row + first * t.in_step, t.in_row, t.in_step,
                             panel, W::vectors * lanes, depth, t.add || first > 0,
                             t.out + row * t.outs + out, t.outs);
-        if constexpr (kLie == Filters::outs_by_depth)
+        if constexpr (kLie == Filters::outs_by_depth)  // gradients have nothing behind them
           if (last && t.finish.any()) finish_tile<count>(t, width, row, out);
       });
     }
   });
 }
 
-// Threads share out the results' channels, so that each panel is packed once, or else the rows.
+// What the thread with the most pieces has of all of them.
+double largest_share(std::int64_t pieces, int threads) {
+  return static_cast<double>((pieces + threads - 1) / threads) / static_cast<double>(pieces);
+}
+
+// Threads share out the results' channels, so that each panel is packed once, or the rows, where
+// that leaves less to the one with the most.
 template <Filters kLie>
 void multiply_all(int threads, const Product& t) {
+  constexpr double kPacking = 8;  // rows that a tile computes while a panel is packed
   const std::int64_t owned = (t.outs + kOwnedChannels - 1) / kOwnedChannels;
-  if (owned % threads == 0 || owned >= 4 * threads)
+  const std::int64_t tiles = (t.rows + kTileRows - 1) / kTileRows;
+  const auto rows = static_cast<double>(t.rows);
+  if ((rows + kPacking) * largest_share(owned, threads) <=
+      rows * largest_share(tiles, threads) + kPacking)
     return parallel_for(threads, owned, 1, [&](std::int64_t begin, std::int64_t end, int) {
       const Range outs{begin * kOwnedChannels, std::min(end * kOwnedChannels, t.outs)};
       widest([&](auto lanes) { multiply<lanes, kLie>(t, {0, t.rows}, outs); });
     });
-  const std::int64_t tiles = (t.rows + kTileRows - 1) / kTileRows;
   parallel_for(threads, tiles, 1, [&](std::int64_t begin, std::int64_t end, int) {
-    const Range rows{begin * kTileRows, std::min(end * kTileRows, t.rows)};
-    widest([&](auto lanes) { multiply<lanes, kLie>(t, rows, {0, t.outs}); });
+    const Range part{begin * kTileRows, std::min(end * kTileRows, t.rows)};
+    widest([&](auto lanes) { multiply<lanes, kLie>(t, part, {0, t.outs}); });
   });
 }
 
@@ -158,12 +167,12 @@ std::int64_t cells(const Conv2dProblem& p) { return p.n * p.h * p.w; }
 }  // namespace
 
 bool pointwise_conv2d_possible(const Conv2dProblem& p) {
-  return p.dtype == DType::f32 && p.groups == 1 && p.kh == 1 && p.kw == 1 && p.stride == 1 &&
-         p.padding == 0;
+  return cells(p) > 0 && p.c > 0 && p.o > 0 && p.dtype == DType::f32 && p.groups == 1 &&
+         p.kh == 1 && p.kw == 1 && p.stride == 1 && p.padding == 0;
 }
 
 // Measured beside oneDNN and the direct path on the layers of MobileNetV1 at batches 1, 4, 16 and
-// 64, with AVX-512 and with AVX2. On weights in its own layout oneDNN is a little faster.
+// 64, two threads, with AVX-512 and with AVX2.
 bool pointwise_conv2d_pays(const Conv2dProblem& p, Pass pass) {
   if (!pointwise_conv2d_possible(p)) return false;
   constexpr std::int64_t kVector = 16;  // where channels end within one, its rest is lost

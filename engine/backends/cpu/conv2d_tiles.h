@@ -113,7 +113,8 @@ void over_channels(std::int64_t begin, std::int64_t end, const Fn& fn) {
 }
 
 /// to[row][column] = or += sum over depth of v[row][depth] u[depth][column], for `rows` rows and
-/// the columns of a width, which the rows of u fill. A sum in parts has the same bits as in one.
+/// the columns of a width; the rows of u are whole vectors even where the width is a part of one. A
+/// sum in parts has the same bits as in one.
 template <int rows, typename W>
 void sum_products(W width, const float* v, std::int64_t v_row, std::int64_t v_step, const float* u,
                   std::int64_t u_step, std::int64_t depth, bool add, float* to,

@@ -20,7 +20,7 @@ constexpr InstructionSet kBuiltFor = InstructionSet::baseline;
 
 InstructionSet read_allowed() {
   const char* value = std::getenv(kVariable);
-  if (value == nullptr) return InstructionSet::avx512;
+  if (value == nullptr || *value == 0) return InstructionSet::avx512;
   const std::string_view name(value);
   for (const auto set : {InstructionSet::baseline, InstructionSet::avx2, InstructionSet::avx512}) {
     if (name != to_string(set)) continue;

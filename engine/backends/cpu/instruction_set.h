@@ -20,8 +20,8 @@ enum class InstructionSet { baseline, avx2, avx512 };
 std::string_view to_string(InstructionSet set);
 
 /// The most that kernels may use: what the environment variable NEUROFLUX_CPU_ISA names, read once;
-/// avx512 where it is not set. Throws Error for another name, and for less than what the compiler
-/// was told to build for, which nothing can lower.
+/// avx512 where it is not set or empty. Throws Error for another name, and for less than what the
+/// compiler was told to build for, which nothing can lower.
 InstructionSet allowed_instruction_set();
 
 /// What they use: of what is allowed the most that the machine has.

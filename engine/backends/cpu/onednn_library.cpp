@@ -21,12 +21,12 @@ const char* to_string(Pass pass) {
   return "?";
 }
 
-// What holds for our own kernels holds for the library, which listens before its first use only.
-bool limit_instruction_set() {
+// What holds for our own kernels holds for the library, whatever its own variable says.
+dnnl::status limit_instruction_set() {
   const InstructionSet allowed = allowed_instruction_set();
-  if (allowed == InstructionSet::avx512) return true;
-  const auto most = allowed == InstructionSet::avx2 ? dnnl::cpu_isa::avx2 : dnnl::cpu_isa::sse41;
-  return dnnl::set_max_cpu_isa(most) == dnnl::status::success;
+  if (allowed == InstructionSet::avx512) return dnnl::status::success;
+  return dnnl::set_max_cpu_isa(allowed == InstructionSet::avx2 ? dnnl::cpu_isa::avx2
+                                                               : dnnl::cpu_isa::sse41);
 }
 
 }  // namespace
@@ -64,9 +64,11 @@ std::string describe(const LinearProblem& p, Pass pass) {
 OneDnnLibrary::OneDnnLibrary(int threads) : threads_(threads) {}
 
 std::unique_ptr<OneDnn> make_onednn(int threads) {
-  static const bool limited = limit_instruction_set();
-  NF_CHECK(limited, "cpu: oneDNN was used before it could be held to {}",
-           to_string(allowed_instruction_set()));
+  static const dnnl::status limited = limit_instruction_set();
+  NF_CHECK(limited == dnnl::status::success, "cpu: oneDNN cannot be held to {}: {}",
+           to_string(allowed_instruction_set()),
+           limited == dnnl::status::invalid_arguments ? "it was used before"
+                                                      : "it is built without this choice");
   return std::make_unique<OneDnnLibrary>(threads);
 }
 
