@@ -20,6 +20,8 @@ namespace {
 constexpr double kMore = 1.04;
 // Fewer are a gain, for which the limits are to be lowered.
 constexpr double kFewer = 0.9;
+// Either way, for what oneDNN's choices on other processors leave to us.
+constexpr double kByChoice = 0.1;
 
 struct Limit {
   std::int64_t instructions, vector_accesses;
@@ -51,9 +53,11 @@ TEST_P(InstructionCount, StaysWithinItsLimit) {
       "multiply-adds; {} instructions in libraries\n",
       GetParam().name, to_string(set), found.own, limit.instructions, found.vector_accesses,
       limit.vector_accesses, found.multiply_adds, found.elsewhere);
-  const auto expect_within = [](std::int64_t count, std::int64_t most) {
-    EXPECT_LE(static_cast<double>(count), kMore * static_cast<double>(most));
-    EXPECT_GE(static_cast<double>(count), kFewer * static_cast<double>(most)) << "a gain";
+  const double choice = GetParam().onednn ? kByChoice : 0.0;
+  const auto expect_within = [=](std::int64_t count, std::int64_t most) {
+    EXPECT_LE(static_cast<double>(count), (kMore + choice) * static_cast<double>(most));
+    EXPECT_GE(static_cast<double>(count), (kFewer - choice) * static_cast<double>(most))
+        << "a gain";
   };
   expect_within(found.own, limit.instructions);
   expect_within(found.vector_accesses, limit.vector_accesses);
