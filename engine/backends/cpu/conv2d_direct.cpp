@@ -25,11 +25,6 @@ template <int lanes>
 constexpr int kDotImages = lanes == 16 ? 6 : 3;
 constexpr int kDotFilters = 4;
 
-struct Range {
-  std::int64_t begin, end;
-  std::int64_t count() const { return end - begin; }
-};
-
 // Taps of a kernel of `taps` that lie inside `size` pixels for output position `out`.
 Range taps_inside(const Conv2dProblem& p, std::int64_t out, std::int64_t taps, std::int64_t size) {
   const std::int64_t first = out * p.stride - p.padding;

@@ -17,23 +17,8 @@ constexpr std::int64_t kDepth = 256;
 // Result's channels that threads share out: whole tiles of every machine.
 constexpr std::int64_t kOwnedChannels = 64;
 
-struct Range {
-  std::int64_t begin, end;
-};
-
 // How filters lie: a row of (outs) for each channel that is summed over, or the other way round.
 enum class Filters { depth_by_outs, outs_by_depth };
-
-// What becomes of a sum besides.
-struct Finish {
-  const float* bias;      // (outs) or null
-  const float* residual;  // as the result, or null
-  Activation activation;
-
-  bool any() const {
-    return bias != nullptr || residual != nullptr || activation != Activation::none;
-  }
-};
 
 // out (rows, outs) = or += in (rows, depth) by filters
 struct Product {
@@ -93,24 +78,14 @@ void pack(const Product& t, std::int64_t first, std::int64_t depth, std::int64_t
 template <int rows, typename W>
 void finish_tile(const Product& t, W width, std::int64_t row, std::int64_t out) {
   constexpr int lanes = W::lanes;
-  const bool cuts = t.finish.activation != Activation::none;
-  const auto bound = static_cast<float>(upper_bound(t.finish.activation));
   for (int k = 0; k < W::vectors; ++k) {
     const std::int64_t column = out + k * lanes;
-    Vector<lanes> bias{}, sum, more;
+    Vector<lanes> bias{}, sum;
     if (t.finish.bias != nullptr) load<lanes, W::part>(t.finish.bias + column, bias, width.count);
     for (int i = 0; i < rows; ++i) {
       const std::int64_t at = (row + i) * t.outs + column;
       load<lanes, W::part>(t.out + at, sum, width.count);
-      sum += bias;
-      if (t.finish.residual != nullptr) {
-        load<lanes, W::part>(t.finish.residual + at, more, width.count);
-        sum += more;
-      }
-      if (cuts) {  // in this order a NaN passes through
-        sum = sum < 0.0F ? Vector<lanes>{} : sum;
-        sum = sum > bound ? bound - Vector<lanes>{} : sum;
-      }
+      finish_sum<lanes, W::part>(t.finish, bias, at, sum, width.count);
       store<lanes, W::part>(sum, t.out + at, width.count);
     }
   }
@@ -125,7 +100,7 @@ void multiply(const Product& t, Range rows, Range outs) {
       const std::int64_t depth = std::min(kDepth, t.depth - first);
       const bool last = first + depth == t.depth;
       pack<kLie>(t, first, depth, out, width, panel);
-      in_parts<kTileRows>(rows.end - rows.begin, [&](std::int64_t i, auto count) {
+      in_parts<kTileRows>(rows.count(), [&](std::int64_t i, auto count) {
         const std::int64_t row = rows.begin + i;
         sum_products<count>(width, t.in + row * t.in_row + first * t.in_step, t.in_row, t.in_step,
                             panel, W::vectors * lanes, depth, t.add || first > 0,

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "engine/backend.h"
 #include "engine/backends/cpu/vectors.h"
 
 namespace nf::cpu {
@@ -12,6 +13,11 @@ namespace nf::cpu {
 inline constexpr int kTileRows = 6;
 template <int lanes>
 inline constexpr int kTileVectors = lanes == 16 ? 4 : 2;
+
+struct Range {
+  std::int64_t begin, end;
+  std::int64_t count() const { return end - begin; }
+};
 
 /// Cuts `count` into parts of at most `most`, as alike as can be: fn(begin, Constant<part>{}).
 template <int most, typename Fn>
@@ -144,6 +150,34 @@ void sum_products(W width, const float* v, std::int64_t v_row, std::int64_t v_st
   for (int i = 0; i < rows; ++i)
     for (int k = 0; k < vectors; ++k)
       store<lanes, W::part>(sum[i][k], to + i * to_row + k * lanes, width.count);
+}
+
+/// What becomes of a convolution's sums besides.
+struct Finish {
+  const float* bias = nullptr;      // (outs) or null
+  const float* residual = nullptr;  // as the result, or null
+  Activation activation = Activation::none;
+
+  bool any() const {
+    return bias != nullptr || residual != nullptr || activation != Activation::none;
+  }
+};
+
+/// sum = activation(sum + bias + residual[at]), for the `count` channels of a vector or a part.
+template <int lanes, bool part = false>
+void finish_sum(const Finish& finish, const Vector<lanes>& bias, std::int64_t at,
+                Vector<lanes>& sum, std::int64_t count = lanes) {
+  sum += bias;
+  if (finish.residual != nullptr) {
+    Vector<lanes> more;
+    load<lanes, part>(finish.residual + at, more, count);
+    sum += more;
+  }
+  if (finish.activation == Activation::none) return;
+  // In this order a NaN passes through.
+  const auto bound = static_cast<float>(upper_bound(finish.activation));
+  sum = sum < 0.0F ? Vector<lanes>{} : sum;
+  sum = sum > bound ? bound - Vector<lanes>{} : sum;
 }
 
 /// Output cells that see a tap, in rows, columns and images: how many there are, and how far it is

@@ -217,18 +217,10 @@ void multiply_points(const MapPass& m, const float* patches, const float* filter
   }
 }
 
-// What becomes of an output besides.
-struct Finish {
-  const float* bias;      // (out_c) or null
-  const float* residual;  // as the output, or null; what it holds already, to add to it
-  Activation activation;
-};
-
+// A residual may be what the output holds already, to add to it.
 template <int lanes>
 void finish_outputs(const MapPass& m, const Finish& finish, const float* outputs,
                     std::int64_t first, std::int64_t count, std::int64_t group, float* y) {
-  const bool cuts = finish.activation != Activation::none;
-  const auto bound = static_cast<float>(upper_bound(finish.activation));
   for (std::int64_t tile = 0; tile < count; ++tile) {
     const Place place(m, first + tile);
     const std::int64_t down = std::min<std::int64_t>(kOutputs, m.out_h - place.row);
@@ -246,16 +238,8 @@ void finish_outputs(const MapPass& m, const Finish& finish, const float* outputs
           [&](int i, int j, const Vector<lanes>& value) {
             if (i >= down || j >= right) return;
             const std::int64_t at = corner + (i * m.out_w + j) * m.out_c + c;
-            Vector<lanes> out = value + bias;
-            if (finish.residual != nullptr) {
-              Vector<lanes> more;
-              load<lanes>(finish.residual + at, more);
-              out += more;
-            }
-            if (cuts) {  // in this order a NaN passes through
-              out = out < 0.0F ? Vector<lanes>{} : out;
-              out = out > bound ? bound - Vector<lanes>{} : out;
-            }
+            Vector<lanes> out = value;
+            finish_sum<lanes>(finish, bias, at, out);
             store<lanes>(out, y + at);
           });
     }
