@@ -12,7 +12,8 @@ runs are kept in --runs and not run again; --json FILE keeps what the tables are
 Usage: stringent_budgets.py --data FOLDER [--program build/release/tools/neuroflux]
                             [--models vgg11,vgg16,resnet18,mobilenet_v1] [--width 0.5]
                             [--bp-batch 4] [--batch 64] [--epochs 6] [--lr 0.1] [--seeds 0,1,2]
-                            [--methods bp,neuroflux] [--local] [--train-limit 15000]
+                            [--methods bp,neuroflux] [--local] [--local-batch BATCH]
+                            [--train-limit 15000]
                             [--validation-fraction 0.3333] [--device cpu] [--runs FOLDER]
                             [--json FILE] [further flags of `neuroflux compare`]
 """
@@ -173,17 +174,19 @@ def print_tables(models, budgets, results):
 
 def run_pair(options, model, budget, seed, further):
     """Both methods under the budget; with --local, that baseline under none besides."""
-    def compare(folder, methods, budget):
+    def compare(folder, methods, budget, batch):
         return program(options, ["compare", *(["--resume", folder] if (folder / "run.json").exists()
             else [*common(options, model), "--methods", methods, "--seed", seed, "--budget", budget,
-                  "--batch", options.batch, "--epochs", options.epochs, "--lr", options.lr,
+                  "--batch", batch, "--epochs", options.epochs, "--lr", options.lr,
                   "--run-dir", folder, *further])])
-    summary = compare(options.runs / f"{model}-seed{seed}", options.methods, budget)
+    summary = compare(options.runs / f"{model}-seed{seed}", options.methods, budget,
+                      options.batch)
     if summary["budget_bytes"] != budget:
         sys.exit(f"stringent_budgets: {options.runs}/{model}-seed{seed} was run under "
                  f"{summary['budget_bytes']} bytes, the budget is {budget} now: remove it")
     if options.local:
-        alone = compare(options.runs / f"{model}-seed{seed}-local", "local", "all")
+        alone = compare(options.runs / f"{model}-seed{seed}-local", "local", "all",
+                        options.local_batch or options.batch)
         summary["methods"] += [m | {"budget_bytes": alone["budget_bytes"]} for m in alone["methods"]]
     return summary
 
@@ -196,6 +199,7 @@ def main():
     parser.add_argument("--models", default="vgg11,vgg16,resnet18,mobilenet_v1")
     parser.add_argument("--methods", default="bp,neuroflux")
     parser.add_argument("--local", action="store_true")
+    parser.add_argument("--local-batch", type=int)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--width", type=float, default=0.5)
     parser.add_argument("--bp-batch", type=int, default=4)
