@@ -1,6 +1,8 @@
 #include "neuroflux/auxiliary.h"
 
 #include <algorithm>
+#include <mutex>
+#include <utility>
 
 #include "engine/text.h"
 #include "nn/layers.h"
@@ -72,6 +74,32 @@ class DeepRule : public AuxiliaryRule {
     return make_deep_classifier(prefix, features, classes, width);
   }
 };
+
+template <typename Rule>
+std::shared_ptr<const AuxiliaryRule> make_rule() {
+  return std::make_shared<Rule>();
+}
+
+struct NamedRule {
+  std::string name;
+  AuxiliaryRuleFactory make;
+};
+
+// The project's own, then those that programs bring.
+struct RuleRegistry {
+  std::mutex mutex;
+  std::vector<NamedRule> rules{{"adaptive", &make_rule<AdaptiveRule>},
+                               {"proportional", &make_rule<ProportionalRule>},
+                               {"classic", &make_rule<ClassicRule>},
+                               {"pooled", &make_rule<PooledRule>},
+                               {"deep", &make_rule<DeepRule>}};
+};
+
+// Made when it is first asked for: programs may register before main.
+RuleRegistry& rule_registry() {
+  static RuleRegistry all;
+  return all;
+}
 
 }  // namespace
 
@@ -149,20 +177,41 @@ std::unique_ptr<nn::Module> make_deep_classifier(const std::string& prefix, cons
   return net;
 }
 
-const std::vector<std::string>& auxiliary_rule_names() {
-  static const std::vector<std::string> names{"adaptive", "proportional", "classic", "pooled",
-                                              "deep"};
+std::vector<std::string> auxiliary_rule_names() {
+  RuleRegistry& registry = rule_registry();
+  const std::lock_guard<std::mutex> lock(registry.mutex);
+  std::vector<std::string> names;
+  for (const NamedRule& rule : registry.rules) names.push_back(rule.name);
   return names;
 }
 
 std::shared_ptr<const AuxiliaryRule> make_auxiliary_rule(std::string_view name) {
-  if (name == "adaptive") return std::make_shared<AdaptiveRule>();
-  if (name == "proportional") return std::make_shared<ProportionalRule>();
-  if (name == "classic") return std::make_shared<ClassicRule>();
-  if (name == "pooled") return std::make_shared<PooledRule>();
-  if (name == "deep") return std::make_shared<DeepRule>();
-  fail("auxiliary rule: '{}' is not known; did you mean '{}'?", name,
-       nearest_name(name, auxiliary_rule_names()));
+  AuxiliaryRuleFactory make;
+  {
+    RuleRegistry& registry = rule_registry();
+    const std::lock_guard<std::mutex> lock(registry.mutex);
+    for (const NamedRule& rule : registry.rules)
+      if (rule.name == name) make = rule.make;
+  }
+  // Not under the lock: a rule may ask for another that it is made of.
+  if (make) return make();
+  fail("auxiliary rule: '{}' is not known; did you mean '{}'? One of your own must be registered",
+       name, nearest_name(name, auxiliary_rule_names()));
+}
+
+void register_auxiliary_rule(const std::string& name, AuxiliaryRuleFactory factory) {
+  NF_CHECK(!name.empty(), "auxiliary rule: the name to register is empty");
+  const std::shared_ptr<const AuxiliaryRule> made = factory ? factory() : nullptr;
+  NF_CHECK(made != nullptr, "auxiliary rule: what is registered as '{}' makes no rule", name);
+  // A plan and a saved exit tell the rule by its own name.
+  NF_CHECK(made->name() == name, "auxiliary rule: what is registered as '{}' names itself '{}'",
+           name, made->name());
+  RuleRegistry& registry = rule_registry();
+  const std::lock_guard<std::mutex> lock(registry.mutex);
+  for (const NamedRule& rule : registry.rules)
+    NF_CHECK(rule.name != name, "auxiliary rule: '{}' is known already; register another name",
+             name);
+  registry.rules.push_back({name, std::move(factory)});
 }
 
 }  // namespace nf

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -11,7 +12,8 @@
 
 namespace nf {
 
-/// How the auxiliary networks of a net are built. Derive from it to bring your own.
+/// How the auxiliary networks of a net are built. Derive from it to bring your own, and register it
+/// where it is to be known by its name: to saved nets, plan files, ExperimentOptions.
 class AuxiliaryRule {
  public:
   virtual ~AuxiliaryRule() = default;
@@ -57,9 +59,20 @@ std::unique_ptr<nn::Module> make_deep_classifier(const std::string& prefix, cons
 ///  - pooled: as adaptive, on maps averaged down to 4x4, with cheap convolutions and a small
 ///    perceptron (make_pooled_classifier);
 ///  - deep: as adaptive, with convolutions of stride 2 and growing width in place of averaging
-///    (make_deep_classifier): for units that many layers were joined to.
-/// Throws Error for an unknown name, with the nearest known one.
+///    (make_deep_classifier): for units that many layers were joined to;
+/// and those that were registered. Throws Error for an unknown name, with the nearest known one.
 std::shared_ptr<const AuxiliaryRule> make_auxiliary_rule(std::string_view name);
-const std::vector<std::string>& auxiliary_rule_names();
+/// The project's own first, then those that were registered, in that order.
+std::vector<std::string> auxiliary_rule_names();
+
+/// Makes a rule; called once when it is registered and whenever its name is asked for, on the
+/// thread that asks.
+using AuxiliaryRuleFactory = std::function<std::shared_ptr<const AuxiliaryRule>()>;
+
+/// Makes a rule of your own known to all of this process, before anything that names it is read:
+/// a saved exit, a plan file, ExperimentOptions::auxiliary. May be called from any thread. Throws
+/// Error for a name that is empty or known already, and for a factory that makes nothing or a rule
+/// whose name() is another.
+void register_auxiliary_rule(const std::string& name, AuxiliaryRuleFactory factory);
 
 }  // namespace nf

@@ -91,12 +91,7 @@ class LocalMethod : public Method {
                                              training, run.observer, run.continuation);
     summarise(result, run.data, summary);
     const std::int64_t unit = result.exits[result.chosen].unit;
-    SavedNet saved = describe_net(model_, run.data);
-    saved.exit_unit = unit + 1;
-    saved.joined_units = joined_sizes(plan_);
-    saved.auxiliary_rule = rule_->name();
-    for (const UnitPlan& planned : plan_.units)
-      saved.auxiliary_widths.push_back(planned.auxiliary_width);
+    const SavedNet saved = describe_exit(model_, plan_, unit, run.data.transform());
     summary.weights = planned_.name + ".safetensors";
     saved.write(run.folder / summary.weights, exit_weights(net, result.weights, unit));
     ExitNet exit(net, unit);

@@ -1,5 +1,5 @@
 // All that a program needs to bring its own net, data and auxiliary networks, to plan them under a
-// budget and to train them.
+// budget, to train them, and to save exits and load them again.
 #pragma once
 
 #include "engine/context.h"
@@ -11,6 +11,8 @@
 #include "neuroflux/exits.h"
 #include "neuroflux/local_net.h"
 #include "neuroflux/local_trainer.h"
+#include "neuroflux/plan_file.h"
+#include "neuroflux/saved_net.h"
 #include "nn/accumulate_trainer.h"
 #include "nn/bp_trainer.h"
 #include "nn/checkpoint_trainer.h"

@@ -1,9 +1,13 @@
 #include "neuroflux/plan_file.h"
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
+
+#include "engine/text.h"
+#include "neuroflux/auxiliary.h"
 
 namespace nf {
 namespace {
@@ -170,7 +174,13 @@ std::vector<std::int64_t> read_plan_units(const std::filesystem::path& path,
 
 std::string read_plan_rule(const std::filesystem::path& path) {
   const Reader reader(path);
-  return reader.text(reader.plan(), "auxiliary_rule", "");
+  const std::string rule = reader.text(reader.plan(), "auxiliary_rule", "");
+  const std::vector<std::string> known = auxiliary_rule_names();
+  if (std::find(known.begin(), known.end(), rule) == known.end())
+    reader.check(false, fmt::format("auxiliary_rule is \"{}\", which is not known; did you mean "
+                                    "\"{}\"? One of your own must be registered",
+                                    rule, nearest_name(rule, known)));
+  return rule;
 }
 
 std::optional<nn::UpdateMoment> read_plan_update(const std::filesystem::path& path) {

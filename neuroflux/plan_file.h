@@ -27,6 +27,8 @@ PlanChoice read_plan_file(const std::filesystem::path& path, const nn::Model& mo
 /// has.
 std::vector<std::int64_t> read_plan_units(const std::filesystem::path& path,
                                           const nn::Model& model);
+/// Throws DataError as read_plan_file does, and for a rule that is neither the project's own nor
+/// registered.
 std::string read_plan_rule(const std::filesystem::path& path);
 /// Where the run does not say when to update: what the plan was made for, if the file has it.
 std::optional<nn::UpdateMoment> read_plan_update(const std::filesystem::path& path);

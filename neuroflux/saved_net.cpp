@@ -60,6 +60,20 @@ void SavedNet::write(const std::filesystem::path& path, const nn::StateDict& wei
   nn::write_safetensors(path, {weights, {{kKey, to_json(*this).dump()}}});
 }
 
+SavedNet describe_exit(const nn::Model& model, const Plan& plan, std::int64_t unit,
+                       const nn::TransformOptions& transform) {
+  SavedNet saved;
+  saved.model = model.name();
+  saved.options = model.options();
+  saved.transform = transform;
+  saved.exit_unit = unit + 1;
+  saved.joined_units = joined_sizes(plan);
+  saved.auxiliary_rule = plan.auxiliary_rule;
+  for (const UnitPlan& planned : plan.units)
+    saved.auxiliary_widths.push_back(planned.auxiliary_width);
+  return saved;
+}
+
 LoadedNet::LoadedNet(const std::filesystem::path& path) {
   nn::Weights file = nn::read_safetensors(path);
   const auto metadata = file.metadata.find(kKey);

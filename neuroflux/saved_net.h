@@ -29,10 +29,16 @@ struct SavedNet {
   void write(const std::filesystem::path& path, const nn::StateDict& weights) const;
 };
 
+/// What stands beside the weights of the exit at `unit` (counted from 0) of a net that was trained
+/// by this plan, on images that were normalised by `transform`.
+SavedNet describe_exit(const nn::Model& model, const Plan& plan, std::int64_t unit,
+                       const nn::TransformOptions& transform);
+
 /// A saved net ready to be put on a device.
 class LoadedNet {
  public:
-  /// Throws DataError naming the file and what is wrong with it.
+  /// Throws DataError naming the file and what is wrong with it: also a model that the registry of
+  /// models does not have, and an auxiliary rule that is not registered.
   explicit LoadedNet(const std::filesystem::path& path);
 
   const SavedNet& description() const { return description_; }

@@ -1,5 +1,6 @@
 // Brings its own layer, net, auxiliary rule and data; plans their training under a memory budget,
-// trains, and checks that the plan kept its word.
+// trains, and checks that the plan kept its word. Registers the rule, so that an exit of a net from
+// the model zoo can be saved with it and loaded again.
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -63,6 +64,52 @@ std::unique_ptr<nn::Model> make_net(const nn::ModelOptions& options) {
                                      nn::make_classifier("fc", in, options.classes));
 }
 
+PlanOptions plan_options(const nn::TrainingData& data, const LocalTrainingOptions& training,
+                         const ContextOptions& device) {
+  return {.budget = device.budget,
+          .batch = 64,
+          .train_count = data.train_count(),
+          .validation_count = data.validation_count(),
+          .test_count = data.test_count(),
+          .cache_dtype = training.cache_dtype,
+          .optimizer = training.optimizer};
+}
+
+std::vector<float> outputs_of(nn::Module& net, const nn::StateDict& weights, const Shape& sample,
+                              const ContextOptions& device) {
+  const ContextPtr context = Context::create(device);
+  const std::vector<float> image(static_cast<std::size_t>(sample.numel()), 0.5F);
+  net.materialize(context, weights);
+  const Tensor x = nn::stage_images(context, {.size = 1, .sample = sample, .images = image.data()});
+  std::vector<float> values = net.forward({}, x).to_host<float>();
+  net.release();
+  return values;
+}
+
+/// Trains by a rule that is found by its name, saves the first exit and loads it.
+void save_and_load(const nn::TrainingData& data, LocalTrainingOptions training,
+                   const ContextOptions& device, const std::string& rule_name) {
+  training.epochs = 1;
+  const auto model = nn::make_model(
+      "vgg11", {.input = data.sample_shape(), .classes = data.classes(), .width = 0.125});
+  const auto rule = make_auxiliary_rule(rule_name);
+  const Plan plan = make_plan(*model, *rule, plan_options(data, training, device), device);
+  NF_CHECK(plan.fits, "{} needs at least {}", model->name(), format_bytes(plan.minimum_budget));
+  const LocalNet net(*model, *rule, plan);
+  const LocalResult result = train_locally(Context::create(device), net, plan, data, training);
+
+  const std::filesystem::path path = std::filesystem::current_path() / "exit.safetensors";
+  describe_exit(*model, plan, 0, data.transform())
+      .write(path, exit_weights(net, result.weights, 0));
+  LoadedNet loaded(path);
+  ExitNet exit(net, 0);
+  NF_CHECK(outputs_of(loaded.module(), loaded.weights(), data.sample_shape(), device) ==
+               outputs_of(exit, result.weights, data.sample_shape(), device),
+           "the loaded exit gives other outputs");
+  fmt::print("saved and loaded: exit 1 of {}, rule {}, {} parameters\n", model->name(),
+             loaded.description().auxiliary_rule, loaded.module().parameter_count());
+}
+
 int run() {
   constexpr std::int64_t kSide = 16, kClasses = 8;
   nn::GeneratedOptions images{.count = 1200, .height = kSide, .width = kSide, .classes = kClasses};
@@ -79,15 +126,7 @@ int run() {
   const auto model = make_net({.input = data.sample_shape(), .classes = data.classes()});
   const PointwiseRule rule;
   const ContextOptions device{.budget = parse_bytes("4MiB")};
-  const Plan plan = make_plan(*model, rule,
-                              {.budget = device.budget,
-                               .batch = 64,
-                               .train_count = data.train_count(),
-                               .validation_count = data.validation_count(),
-                               .test_count = data.test_count(),
-                               .cache_dtype = training.cache_dtype,
-                               .optimizer = training.optimizer},
-                              device);
+  const Plan plan = make_plan(*model, rule, plan_options(data, training, device), device);
   NF_CHECK(plan.fits, "{} needs at least {}", model->name(), format_bytes(plan.minimum_budget));
 
   const LocalNet net(*model, rule, plan);
@@ -111,6 +150,9 @@ int run() {
   NF_CHECK(result.measured_peak_bytes <= device.budget, "the budget was exceeded");
   NF_CHECK(result.test_accuracy > 4.0 / kClasses, "accuracy {:.3f} is close to chance",
            result.test_accuracy);
+
+  register_auxiliary_rule(rule.name(), [] { return std::make_shared<PointwiseRule>(); });
+  save_and_load(data, training, device, rule.name());
   return 0;
 }
 
