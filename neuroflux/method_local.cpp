@@ -1,6 +1,7 @@
 // Local learning: `neuroflux`, block by block from the activation cache, and `local`, its baseline,
 // all units at once with classic auxiliary networks.
 #include "engine/timer.h"
+#include "neuroflux/export_exit.h"
 #include "neuroflux/joint_units.h"
 #include "neuroflux/local_block.h"
 #include "neuroflux/method.h"
@@ -94,6 +95,9 @@ class LocalMethod : public Method {
     const SavedNet saved = describe_exit(model_, plan_, unit, run.data.transform());
     summary.weights = planned_.name + ".safetensors";
     saved.write(run.folder / summary.weights, exit_weights(net, result.weights, unit));
+    // For export_exit; described by the last of them, which all units lead to.
+    describe_exit(model_, plan_, result.exits.back().unit, run.data.transform())
+        .write(run.folder / exits_file(planned_.name), result.weights);
     ExitNet exit(net, unit);
     measure_speed(run, exit, summary);
     measure_exits(run, net, summary);

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "neuroflux/local_trainer.h"
 #include "nn/join_units.h"
 #include "nn/models/registry.h"
 #include "nn/safetensors.h"
@@ -74,7 +75,7 @@ SavedNet describe_exit(const nn::Model& model, const Plan& plan, std::int64_t un
   return saved;
 }
 
-LoadedNet::LoadedNet(const std::filesystem::path& path) {
+LoadedNet::LoadedNet(const std::filesystem::path& path) : path_(path) {
   nn::Weights file = nn::read_safetensors(path);
   const auto metadata = file.metadata.find(kKey);
   if (metadata == file.metadata.end())
@@ -100,6 +101,20 @@ LoadedNet::LoadedNet(const std::filesystem::path& path) {
     fail_data("{}: damaged '{}' metadata: {}", path.string(), kKey, error.what());
   } catch (const Error& error) {
     fail_data("{}: {}", path.string(), error.what());
+  }
+}
+
+nn::StateDict LoadedNet::exit_weights(std::int64_t unit) {
+  try {
+    NF_CHECK(unit >= 0 && unit < description_.exit_unit, "has no exit {}, its last is {}", unit + 1,
+             description_.exit_unit);
+    nn::StateDict weights = nf::exit_weights(*net_, weights_, unit);
+    ExitNet exit(*net_, unit);
+    exit.materialize(make_meta_context({}), weights);
+    exit.release();
+    return weights;
+  } catch (const Error& error) {
+    fail_data("{}: {}", path_.string(), error.what());
   }
 }
 

@@ -44,8 +44,12 @@ class LoadedNet {
   const SavedNet& description() const { return description_; }
   nn::Module& module() { return exit_ ? static_cast<nn::Module&>(*exit_) : *model_; }
   const nn::StateDict& weights() const { return weights_; }
+  /// Those of the exit at `unit` (counted from 0) alone, this file's own or one before it, which it
+  /// must hold too. Throws DataError naming the file where it does not.
+  nn::StateDict exit_weights(std::int64_t unit);
 
  private:
+  std::filesystem::path path_;
   SavedNet description_;
   nn::StateDict weights_;
   std::unique_ptr<nn::Model> model_;

@@ -294,6 +294,31 @@ void run_eval(const CommandLine& line) {
                   result.images_per_second, result.batch, format_bytes(result.peak_bytes)));
 }
 
+void run_export(const CommandLine& line) {
+  const ExportedExit exported = export_exit(line.exported_run, line.wanted_exit, line.exit_file);
+  const ExitSummary& exit = exported.exit;
+  if (line.json) {
+    nlohmann::json document{
+        {"model", exported.model},       {"method", line.wanted_exit.method},
+        {"exit_unit", exit.unit},        {"unit_count", exported.unit_count},
+        {"parameters", exit.parameters}, {"full_parameters", exported.full_parameters},
+        {"flops", exit.flops},           {"validation_accuracy", exit.validation_accuracy},
+        {"test_accuracy", nullptr},      {"weights", line.exit_file.string()}};
+    if (exported.test_accuracy) document["test_accuracy"] = *exported.test_accuracy;
+    print(document.dump(2) + '\n');
+    return;
+  }
+  print(fmt::format(
+      "{}, exit {} of {} units: {} parameters, {:.1f} times fewer than the whole net; {:.3g} MFLOP "
+      "an image; validation accuracy {:.2f}%{}\nweights: {}\n",
+      exported.model, exit.unit, exported.unit_count, exit.parameters,
+      static_cast<double>(exported.full_parameters) / static_cast<double>(exit.parameters),
+      static_cast<double>(exit.flops) / 1e6, exit.validation_accuracy * 100.0,
+      exported.test_accuracy ? fmt::format(", test accuracy {:.2f}%", *exported.test_accuracy * 100)
+                             : "",
+      line.exit_file.string()));
+}
+
 void run_report(const CommandLine& line) {
   replace_file(line.report_file, report_page(line.reported));
   print(fmt::format("report: {}\n", line.report_file.string()));
@@ -315,6 +340,8 @@ void run_command(const CommandLine& line, const std::string& program) {
       return run_training(line, program);
     case Command::eval:
       return run_eval(line);
+    case Command::export_exit:
+      return run_export(line);
     case Command::report:
       return run_report(line);
     case Command::kernels:

@@ -357,6 +357,41 @@ void Parser::add_kernels() {
       ->configurable(false);
 }
 
+void Parser::add_export() {
+  app_.add_option_function<std::string>(
+          "RUN", [this](const std::string& folder) { line_.exported_run = folder; },
+          "Folder of a finished run")
+      ->required()
+      ->configurable(false)
+      ->type_name("FOLDER");
+  ExitWanted& wanted = line_.wanted_exit;
+  flags_.group("Exit (one of the first two)");
+  flags_
+      .parsed("--exit", "N", "", "The exit behind this unit, counted from 1 as in the run's table",
+              [&wanted](const std::string& text) {
+                wanted.unit =
+                    parse_whole(text, std::int64_t{1}, std::numeric_limits<std::int64_t>::max());
+              })
+      ->configurable(false);
+  flags_
+      .real("--exit-accuracy", wanted.accuracy, {.least = 0, .most = 1, .open_least = true},
+            "The exit of the fewest parameters with this validation accuracy, as a fraction")
+      ->configurable(false);
+  flags_.choice("--method", wanted.method, {"neuroflux", "local"}, "Whose exit")
+      ->configurable(false);
+  flags_.group("Output");
+  flags_
+      .parsed("--out", "FILE", line_.exit_file.string(),
+              "Where the exit is written, as weights for eval",
+              [this](const std::string& text) {
+                NF_CHECK(!text.empty(), "must not be empty");
+                line_.exit_file = text;
+              })
+      ->configurable(false);
+  flags_.toggle("--json", line_.json, "A JSON document on stdout, and nothing else")
+      ->configurable(false);
+}
+
 void Parser::add_report() {
   app_.add_option_function<std::vector<std::string>>(
           "RUN",

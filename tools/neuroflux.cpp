@@ -1,4 +1,4 @@
-// The program: plan, train, compare, eval, report and kernels.
+// The program: plan, train, compare, eval, export, report and kernels.
 #include <algorithm>
 #include <cstdio>
 #include <exception>
@@ -23,7 +23,7 @@ int report(std::string message, ExitCode code) {
 
 void run(const std::string& program, const std::vector<std::string>& arguments) {
   if (arguments.empty())
-    fail_usage("no command; try plan, train, compare, eval, report, kernels, or --help");
+    fail_usage("no command; try plan, train, compare, eval, export, report, kernels, or --help");
   const std::string& first = arguments.front();
   if (first == "--help" || first == "-h" || first == "help") {
     std::fputs(program_help().c_str(), stdout);

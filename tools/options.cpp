@@ -15,8 +15,9 @@
 namespace nf::tools {
 namespace {
 
-constexpr std::array kCommands{Command::plan, Command::train,  Command::compare,
-                               Command::eval, Command::report, Command::kernels};
+constexpr std::array kCommands{Command::plan,   Command::train,       Command::compare,
+                               Command::eval,   Command::export_exit, Command::report,
+                               Command::kernels};
 
 constexpr std::int64_t kMaxEmulated = std::int64_t{1} << 28;  // elements: minutes a kernel
 
@@ -46,6 +47,12 @@ CommandText text_of(Command command) {
       return {"Evaluates saved weights on a data set's test images.",
               "neuroflux eval runs/first/neuroflux.safetensors --data "
               "bench/data/fashion-mnist-6k"};
+    case Command::export_exit:
+      return {
+          "Writes another exit of a finished run than the one that it delivered.\n"
+          "The run folder stays as it is. Test accuracy is known of the delivered exit alone;\n"
+          "eval tells that of others.",
+          "neuroflux export runs/first --exit-accuracy 0.88 --out compact.safetensors"};
     case Command::report:
       return {
           "Draws what runs came to on one HTML page, which needs nothing else to be looked at.\n"
@@ -103,6 +110,10 @@ Parser::Parser(Command command)
     add_report();
     return;
   }
+  if (command == Command::export_exit) {
+    add_export();
+    return;
+  }
   if (command == Command::eval) {
     app_.add_option_function<std::string>(
             "WEIGHTS", [this](const std::string& path) { line_.weights = path; },
@@ -157,6 +168,12 @@ void Parser::fail_unknown() const {
 
 void Parser::finish() {
   if (command() == Command::report) return;
+  if (command() == Command::export_exit) {
+    const ExitWanted& wanted = line_.wanted_exit;
+    if ((wanted.unit > 0) == (wanted.accuracy > 0.0))
+      fail_usage("export needs --exit N or --exit-accuracy X, and not both");
+    return;
+  }
   if (command() == Command::kernels) {
     CatalogueSizes& sizes = line_.kernels.sizes;
     for (const StorageType storage : {StorageType::f32, StorageType::bf16, StorageType::f16})
@@ -207,7 +224,7 @@ void Parser::finish() {
 }
 
 const char* to_string(Command command) {
-  constexpr std::array names{"plan", "train", "compare", "eval", "report", "kernels"};
+  constexpr std::array names{"plan", "train", "compare", "eval", "export", "report", "kernels"};
   return names[static_cast<std::size_t>(command)];
 }
 

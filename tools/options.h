@@ -8,11 +8,12 @@
 #include <vector>
 
 #include "neuroflux/comparison.h"
+#include "neuroflux/export_exit.h"
 #include "tools/kernels_command.h"
 
 namespace nf::tools {
 
-enum class Command { plan, train, compare, eval, report, kernels };
+enum class Command { plan, train, compare, eval, export_exit, report, kernels };
 
 const char* to_string(Command command);
 /// Throws UsageError with the nearest name.
@@ -30,8 +31,11 @@ struct CommandLine {
   std::filesystem::path weights;       ///< eval
   bool overwrite = false;              ///< a run folder that holds another run
   std::filesystem::path resumed;       ///< train, compare: the folder of a run to go on with
-  std::vector<std::filesystem::path> reported;        ///< report: run folders
-  std::filesystem::path report_file = "report.html";  ///< report
+  std::filesystem::path exported_run;  ///< export: a run folder
+  ExitWanted wanted_exit;              ///< export
+  std::filesystem::path exit_file = "exit.safetensors";  ///< export
+  std::vector<std::filesystem::path> reported;           ///< report: run folders
+  std::filesystem::path report_file = "report.html";     ///< report
   KernelsOptions kernels;
   bool json = false;
 };

@@ -29,6 +29,7 @@ class Parser {
   void add_training();
   void add_device();
   void add_output();
+  void add_export();
   void add_kernels();
   void add_report();
   void finish();

@@ -10,6 +10,7 @@
 
 #include "engine/atomic_file.h"
 #include "neuroflux/experiment.h"
+#include "neuroflux/export_exit.h"
 #include "neuroflux/json_value.h"
 #include "tools/errors.h"
 
@@ -47,7 +48,10 @@ std::vector<std::string> names_in_a_run() {
   std::vector<std::string> names{
       "config.toml", "plan.json", "metrics.jsonl", "summary.json", "summary.csv",
       "summary.md",  "cache",     "run.json",      "times.json",   "checkpoint.safetensors"};
-  for (const std::string& method : method_names()) names.push_back(method + ".safetensors");
+  for (const std::string& method : method_names()) {
+    names.push_back(method + ".safetensors");
+    names.push_back(exits_file(method));
+  }
   return names;
 }
 

@@ -79,5 +79,76 @@ TEST_F(Training, DeliversTheSmallestExitOfAWantedAccuracy) {
                  "--exit-accuracy");
 }
 
+TEST_F(Training, AFinishedRunGivesItsOtherExitsToo) {
+  const ProgramResult trained =
+      run(Arguments{"compare", "--run-dir", "run", "--no-early-stop", "--tolerance", "1"} + kTiny);
+  ASSERT_EQ(trained.exit_code, 0) << trained.err;
+  json summary = read_json("run/summary.json");
+  const json method = summary.at("methods")[1];
+  const json exits = method.at("exits");
+  ASSERT_EQ(exits.size(), 8U);
+  ASSERT_NE(method.at("exit_unit"), exits.back().at("unit"));
+  const auto exported = [&](const Arguments& which) {
+    const ProgramResult result = run(Arguments{"export", "run", "--json"} + which);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return json::parse(result.out);
+  };
+  const auto expect_exit = [&](const json& told, const json& exit) {
+    EXPECT_EQ(told.at("exit_unit"), exit.at("unit"));
+    for (const char* key : {"parameters", "flops", "validation_accuracy"})
+      EXPECT_EQ(told.at(key), exit.at(key)) << key;
+  };
+  // The delivered exit comes out as it was delivered.
+  const json same = exported({"--exit", fmt::format("{}", method.at("exit_unit").get<int>()),
+                              "--out", "same.safetensors"});
+  EXPECT_EQ(same.at("test_accuracy"), method.at("test_accuracy"));
+  EXPECT_EQ(read_text(file("same.safetensors")), read_text(file("run/neuroflux.safetensors")));
+
+  const json last = exported({"--exit", "8"});
+  expect_exit(last, exits.back());
+  EXPECT_EQ(last.at("test_accuracy"), nullptr);
+  const ProgramResult tested =
+      run({"eval", "exit.safetensors", "--data", "images", "--threads", "1", "--json"});
+  ASSERT_EQ(tested.exit_code, 0) << tested.err;
+  EXPECT_EQ(json::parse(tested.out).at("exit_unit"), 8);
+  EXPECT_EQ(json::parse(tested.out).at("parameters"), exits.back().at("parameters"));
+
+  for (const json& wanted : exits) {
+    const json* smallest = nullptr;
+    for (const json& exit : exits)
+      if (exit.at("validation_accuracy") >= wanted.at("validation_accuracy") &&
+          (smallest == nullptr || exit.at("parameters") < smallest->at("parameters")))
+        smallest = &exit;
+    const double accuracy = wanted.at("validation_accuracy").get<double>();
+    if (accuracy > 0.0)
+      expect_exit(exported({"--exit-accuracy", fmt::format("{}", accuracy)}), *smallest);
+  }
+
+  for (json& exit : summary["methods"][1]["exits"]) exit["validation_accuracy"] = 0.5;
+  workspace_.write("run/summary.json", summary.dump());
+  expect_refusal(run({"export", "run", "--exit-accuracy", "0.9"}), 1,
+                 "no exit of neuroflux has a validation accuracy of 0.9; the best has 0.5000");
+}
+
+TEST_F(Training, ExportNamesWhatIsNotThere) {
+  ASSERT_EQ(run(Arguments{"train", "--run-dir", "run"} + kTinyJoined).exit_code, 0);
+  const auto refusal = [&](const Arguments& arguments, const char* why) {
+    expect_refusal(run(Arguments{"export"} + arguments), 1, why);
+    EXPECT_FALSE(fs::exists(file("exit.safetensors")));
+  };
+  refusal({"nowhere", "--exit", "1"}, "nowhere: is no run folder");
+  refusal({"run", "--exit", "99"}, "neuroflux has no exit 99, it has 1 to ");
+  refusal({"run", "--exit", "1", "--method", "local"}, "run has no method local");
+  refusal({"run", "--exit", "1", "--out", "no/where.safetensors"}, "no/where.safetensors");
+  const fs::path exits = file("run/neuroflux-exits.safetensors");
+  const std::string bytes = read_text(exits);
+  workspace_.write("run/neuroflux-exits.safetensors", bytes.substr(0, bytes.size() - 4));
+  refusal({"run", "--exit", "1"}, "run/neuroflux-exits.safetensors");
+  fs::remove(exits);
+  refusal({"run", "--exit", "1"}, "run/neuroflux-exits.safetensors: is not there");
+  fs::remove(file("run/summary.json"));
+  refusal({"run", "--exit", "1"}, "summary.json");
+}
+
 }  // namespace
 }  // namespace nf::test

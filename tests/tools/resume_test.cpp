@@ -62,7 +62,8 @@ class Resumed : public Training {
 
   /// All that a run leaves is what the one left that was never killed.
   void expect_as_whole() const {
-    for (const char* weights : {"bp.safetensors", "neuroflux.safetensors"})
+    for (const char* weights :
+         {"bp.safetensors", "neuroflux.safetensors", "neuroflux-exits.safetensors"})
       EXPECT_EQ(read_text(file("cut") / weights), read_text(file("whole") / weights)) << weights;
     EXPECT_EQ(metrics_without_times(file("cut/metrics.jsonl")),
               metrics_without_times(file("whole/metrics.jsonl")));

@@ -137,8 +137,9 @@ TEST_F(Training, CompareLeavesACompleteRunFolderThatEvalCanUse) {
                                              "16MiB", "--run-dir", "run", "--json"} +
                                    kTiny);
   ASSERT_EQ(result.exit_code, 0) << result.err;
-  for (const char* name : {"config.toml", "plan.json", "metrics.jsonl", "summary.json",
-                           "bp.safetensors", "neuroflux.safetensors"})
+  for (const char* name :
+       {"config.toml", "plan.json", "metrics.jsonl", "summary.json", "bp.safetensors",
+        "neuroflux.safetensors", "neuroflux-exits.safetensors"})
     EXPECT_TRUE(fs::is_regular_file(file("run") / name)) << name;
   EXPECT_FALSE(fs::exists(file("run/cache")));
 

@@ -94,6 +94,12 @@ INSTANTIATE_TEST_SUITE_P(
                  {"train", "--data", "generated", "--validation-fraction", "0"},
                  "--validation-fraction"},
         BadUsage{"NoWeights", {"eval", "--data", "generated"}, "WEIGHTS"},
+        BadUsage{"ExportOfNothing", {"export", "--exit", "1"}, "RUN"},
+        BadUsage{"ExportOfNoExit", {"export", "run"}, "--exit N or --exit-accuracy X"},
+        BadUsage{"ExportOfTwoExits",
+                 {"export", "run", "--exit", "1", "--exit-accuracy", "0.5"},
+                 "and not both"},
+        BadUsage{"ExportOfExitNought", {"export", "run", "--exit", "0"}, "--exit: must be"},
         BadUsage{"NoConfig", {"plan", "--config", "missing.toml"}, "missing.toml"}),
     [](const auto& info) { return std::string(info.param.name); });
 
@@ -129,7 +135,8 @@ TEST(Config, ValuesObeyTheRulesOfTheirFlags) {
 TEST(Help, TellsCommandsAndExitCodes) {
   const ProgramResult result = Workspace().run({"--help"});
   EXPECT_EQ(result.exit_code, 0);
-  for (const char* word : {"plan", "train", "compare", "eval", "kernels", "3 does not fit"})
+  for (const char* word :
+       {"plan", "train", "compare", "eval", "export", "kernels", "3 does not fit"})
     EXPECT_THAT(result.out, HasSubstr(word));
 }
 
@@ -141,7 +148,8 @@ TEST(Help, TellsDefaultsAndEndsWithAnExample) {
        {"--method NAME=neuroflux", "--epochs N=6", "--lr X=0.05", "--cache-dtype NAME=bf16"}},
       {"compare",
        {"--methods NAMES=bp,neuroflux", "--schedule NAME=cosine", "--tolerance X=0.005"}},
-      {"eval", {"WEIGHTS", "--batch N=64", "--threads N=0"}}};
+      {"eval", {"WEIGHTS", "--batch N=64", "--threads N=0"}},
+      {"export", {"RUN", "--exit N", "--method NAME=neuroflux", "--out FILE=exit.safetensors"}}};
   for (const auto& [command, parts] : expected) {
     const ProgramResult result = Workspace().run({command, "--help"});
     EXPECT_EQ(result.exit_code, 0);
