@@ -7,12 +7,14 @@ initial values, epochs and learning rate. With --local the baseline `local` is r
 budget, since it needs far more. The tables tell, as mean ± sample standard deviation over seeds,
 how much sooner NeuroFlux first had a baseline's final validation accuracy (planning, caching and
 evaluation included), accuracies, peaks, parameters and inference speed of the exit that is
-delivered and of the least one within half a point of BP, and each method's own least budget. All
+delivered and of the least one within half a point of BP, and each method's own least budget. With
+--exit-within-bp POINTS NeuroFlux delivers the least exit within so many points of BP itself. All
 runs are kept in --runs and not run again; --json FILE keeps what the tables are made of.
 Usage: stringent_budgets.py --data FOLDER [--program build/release/tools/neuroflux]
                             [--models vgg11,vgg16,resnet18,mobilenet_v1] [--width 0.5]
                             [--bp-batch 4] [--batch 64] [--epochs 6] [--lr 0.1] [--seeds 0,1,2]
                             [--methods bp,neuroflux] [--local] [--local-batch BATCH]
+                            [--exit-within-bp POINTS]
                             [--train-limit 15000]
                             [--validation-fraction 0.3333] [--device cpu] [--runs FOLDER]
                             [--json FILE] [further flags of `neuroflux compare`]
@@ -174,13 +176,14 @@ def print_tables(models, budgets, results):
 
 def run_pair(options, model, budget, seed, further):
     """Both methods under the budget; with --local, that baseline under none besides."""
-    def compare(folder, methods, budget, batch):
+    def compare(folder, methods, budget, batch, chosen=()):
         return program(options, ["compare", *(["--resume", folder] if (folder / "run.json").exists()
             else [*common(options, model), "--methods", methods, "--seed", seed, "--budget", budget,
                   "--batch", batch, "--epochs", options.epochs, "--lr", options.lr,
-                  "--run-dir", folder, *further])])
+                  "--run-dir", folder, *chosen, *further])])
+    chosen = () if options.exit_within_bp is None else ("--exit-within-bp", options.exit_within_bp)
     summary = compare(options.runs / f"{model}-seed{seed}", options.methods, budget,
-                      options.batch)
+                      options.batch, chosen)
     if summary["budget_bytes"] != budget:
         sys.exit(f"stringent_budgets: {options.runs}/{model}-seed{seed} was run under "
                  f"{summary['budget_bytes']} bytes, the budget is {budget} now: remove it")
@@ -200,6 +203,7 @@ def main():
     parser.add_argument("--methods", default="bp,neuroflux")
     parser.add_argument("--local", action="store_true")
     parser.add_argument("--local-batch", type=int)
+    parser.add_argument("--exit-within-bp", type=float)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--width", type=float, default=0.5)
     parser.add_argument("--bp-batch", type=int, default=4)

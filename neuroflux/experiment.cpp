@@ -104,9 +104,34 @@ class Experiment {
     if (go_on) input.continuation.from = &*progress_->state;
     if (options_.checkpoints)
       input.continuation.save = [this, i](const TrainingState& state) { save(i, &state); };
+    want_exit_near_bp(method);
     plan_.methods[i]->run(input, method);
+    tell_of_unmet_wish(method);
     method.energy_joules = joules();
     if (options_.checkpoints) save(i, nullptr);
+  }
+
+  // From bp's figures alone, so that a run that goes on wants the same.
+  void want_exit_near_bp(MethodSummary& method) {
+    training_.delivered_accuracy = 0.0;
+    if (!options_.exit_within_bp || method.name != "neuroflux") return;
+    constexpr double kRounding = 1e-9;  // an exit exactly that far below counts
+    for (const MethodSummary& other : plan_.summary.methods)
+      if (other.name == "bp" && other.validation_accuracy)
+        method.wanted_exit_accuracy = std::max(
+            *other.validation_accuracy - *options_.exit_within_bp / 100.0 - kRounding, kRounding);
+    training_.delivered_accuracy = method.wanted_exit_accuracy.value_or(0.0);
+  }
+
+  void tell_of_unmet_wish(const MethodSummary& method) const {
+    if (!options_.exit_within_bp || method.name != "neuroflux" || !observer_.on_message) return;
+    if (!method.wanted_exit_accuracy)
+      observer_.on_message("neuroflux: bp did not fit, so the exit is chosen without its accuracy");
+    else if (lacks_wanted_exit(method))
+      observer_.on_message(fmt::format(
+          "neuroflux: no exit is within {} points of bp's validation accuracy, so it is chosen "
+          "without that",
+          *options_.exit_within_bp));
   }
 
   // Throws DataError for a file that is damaged, Error for one that is another plan's.

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,10 @@ struct ExperimentOptions {
   std::string auxiliary = "pooled";
   /// How many of the net's units learn from one loss in neuroflux: see nn::joined_unit_sizes.
   std::string units = "3";
+  /// neuroflux delivers the exit of the fewest parameters whose validation accuracy is at most this
+  /// many points (hundredths) below that of bp, which must be among the methods and before it;
+  /// where none is, as without. What is trained does not hang on it.
+  std::optional<double> exit_within_bp = std::nullopt;
   std::int64_t cache_views = 1;  ///< augmented copies of the training set that are cached; 1: none
   /// Its cache folder, when empty, is one in the run folder; else each run makes its own within.
   LocalTrainingOptions training;

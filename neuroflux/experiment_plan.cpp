@@ -87,6 +87,19 @@ std::string local_table(const std::string& method, const Plan& plan) {
                     seconds_text(plan.predicted_seconds), seconds_text(plan.expected_seconds));
 }
 
+// The exit is chosen when bp's accuracy is known.
+void check_exit_within_bp(const ExperimentOptions& options) {
+  if (!options.exit_within_bp) return;
+  NF_CHECK(*options.exit_within_bp >= 0.0 && *options.exit_within_bp <= 100.0,
+           "exit-within-bp: must be in [0, 100] points, got {}", *options.exit_within_bp);
+  const std::vector<std::string>& methods = options.methods;
+  const auto bp = std::find(methods.begin(), methods.end(), "bp");
+  NF_CHECK(std::find(bp, methods.end(), "neuroflux") != methods.end(),
+           "exit-within-bp: bp must be among the methods, and neuroflux behind it");
+  NF_CHECK(options.training.exit_accuracy == 0.0,
+           "exit-within-bp: does not go with exit-accuracy; name one of them");
+}
+
 }  // namespace
 
 void check_experiment(const ExperimentOptions& options) {
@@ -114,6 +127,7 @@ void check_experiment(const ExperimentOptions& options) {
            "tolerance: must be in [0, 1], got {}", training.exit_tolerance);
   NF_CHECK(training.exit_accuracy >= 0.0 && training.exit_accuracy <= 1.0,
            "exit accuracy: must be in [0, 1], got {}", training.exit_accuracy);
+  check_exit_within_bp(options);
   NF_CHECK(training.cache_dtype == DType::f32 || training.cache_dtype == DType::bf16 ||
                training.cache_dtype == DType::f16,
            "cache type: must be f32, bf16 or f16, got {}", to_string(training.cache_dtype));

@@ -41,10 +41,7 @@ class Run {
     made_folder_ = continuation_.from != nullptr || !std::filesystem::exists(options_.cache_folder);
     try {
       train_blocks();
-      result_.chosen =
-          options_.deliver_whole_net
-              ? state_.exits.size() - 1
-              : choose_exit(state_.exits, options_.exit_tolerance, options_.exit_accuracy);
+      result_.chosen = choose();
       test();
     } catch (...) {
       inputs_.remove_all();
@@ -151,6 +148,13 @@ class Run {
     return options_.stop_when_saturated && data_.validation_count() > 0 && !state_.exits.empty() &&
            (has_accuracy(state_.exits, options_.exit_accuracy) ||
             saturated(state_.exits, options_.patience, options_.improvement));
+  }
+
+  std::size_t choose() const {
+    if (has_accuracy(state_.exits, options_.delivered_accuracy))
+      return choose_exit(state_.exits, options_.exit_tolerance, options_.delivered_accuracy);
+    if (options_.deliver_whole_net) return state_.exits.size() - 1;
+    return choose_exit(state_.exits, options_.exit_tolerance, options_.exit_accuracy);
   }
 
   void record_exits(const BlockPlan& planned, const nn::EpochMetrics& last_epoch) {

@@ -51,6 +51,9 @@ struct LocalTrainingOptions : TrainingOptions {
   /// That the delivered exit is to have; where training may stop, it does behind the first block
   /// with such an exit. 0: see choose_exit.
   double exit_accuracy = 0.0;
+  /// The delivered exit is the one of the fewest parameters with this accuracy, where there is one,
+  /// whatever else decides; training goes on as it would without. 0: no such wish.
+  double delivered_accuracy = 0.0;
   bool deliver_whole_net = false;    ///< instead of the exit with the fewest parameters
   std::string method = "neuroflux";  ///< its name in stages
 };

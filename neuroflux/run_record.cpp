@@ -236,6 +236,7 @@ MethodSummary read_method(const JsonValue& value, std::int64_t units) {
     method.blocks.push_back(
         read_block(block, method.blocks.empty() ? 0 : method.blocks.back().last_unit, units));
   read_exits(value, units, method);
+  method.wanted_exit_accuracy = real_if(value, "wanted_exit_accuracy", 1.0);
   if (const auto stopped = value.find("stopped_early")) method.stopped_early = stopped->truth();
   return method;
 }

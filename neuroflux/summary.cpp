@@ -135,6 +135,7 @@ json to_json(const MethodSummary& method) {
          {"validation_accuracy", exit.validation_accuracy},
          {"inference_images_per_second", or_null(exit.inference_images_per_second)}});
   result["exit_unit"] = or_null(method.exit_unit);
+  if (method.wanted_exit_accuracy) result["wanted_exit_accuracy"] = *method.wanted_exit_accuracy;
   result["stopped_early"] = or_null(method.stopped_early);
   return result;
 }
@@ -155,6 +156,13 @@ json to_json(const Summary& summary) {
           {"validation_images", summary.validation_images},
           {"test_images", summary.test_images},
           {"methods", methods}};
+}
+
+bool lacks_wanted_exit(const MethodSummary& method) {
+  return method.wanted_exit_accuracy &&
+         std::none_of(method.exits.begin(), method.exits.end(), [&](const ExitSummary& exit) {
+           return exit.validation_accuracy >= *method.wanted_exit_accuracy;
+         });
 }
 
 void compare_with_bp(Summary& summary) {
@@ -216,10 +224,14 @@ std::string to_table(const Summary& summary) {
                       format_bytes_up(method.minimum_budget_bytes), method.minimum_budget_bytes);
     if (method.exit_unit)
       notes += fmt::format(
-          "{} delivers exit {} of {} units: {:.1f} times fewer parameters than the whole net{}\n",
+          "{} delivers exit {} of {} units: {:.1f} times fewer parameters than the whole net{}{}\n",
           method.name, *method.exit_unit, method.unit_count,
           static_cast<double>(method.full_parameters) / static_cast<double>(*method.parameters),
-          method.stopped_early.value_or(false) ? "; later blocks were not trained" : "");
+          method.stopped_early.value_or(false) ? "; later blocks were not trained" : "",
+          lacks_wanted_exit(method)
+              ? fmt::format("; none has the validation accuracy that was wanted, {:.2f}%",
+                            *method.wanted_exit_accuracy * 100.0)
+              : "");
     notes += times_note(method);
   }
   if (summary.context_bytes)

@@ -81,6 +81,8 @@ struct MethodSummary {
   std::vector<BlockSummary> blocks;
   std::vector<ExitSummary> exits;
   std::optional<std::int64_t> exit_unit;  ///< the chosen one, counted from 1
+  /// That the chosen one was to have, because of bp's; empty: no such wish.
+  std::optional<double> wanted_exit_accuracy;
   std::optional<bool> stopped_early;
 };
 
@@ -103,6 +105,8 @@ struct Summary {
 
 nlohmann::json to_json(const MethodSummary& method);
 nlohmann::json to_json(const Summary& summary);
+/// Whether an accuracy was wanted of the delivered exit that none has.
+bool lacks_wanted_exit(const MethodSummary& method);
 /// Completes seconds_to_bp_accuracy of all methods from their histories.
 void compare_with_bp(Summary& summary);
 /// method, status, batch or batches, predicted and measured peak, training seconds, validation and

@@ -254,6 +254,15 @@ void Parser::add_training() {
       "Deliver the smallest exit of this validation accuracy, as a fraction, and stop behind the "
       "first block with one (but for --no-early-stop); where none has it or 0, --tolerance "
       "decides");
+  if (command() == Command::compare)
+    flags_.parsed(
+        "--exit-within-bp", "POINTS", "",
+        "neuroflux delivers the smallest exit whose validation accuracy is at most this many "
+        "points (0.5: half a percent of the images) below that of bp, which runs before it; what "
+        "is trained is the same, and where no exit is so good, --tolerance decides",
+        [this](const std::string& text) {
+          options_.exit_within_bp = parse_real(text, {.least = 0, .most = 100});
+        });
   flags_.parsed("--cache-dir", "FOLDER", "",
                 "Where the run makes a folder for its activation cache; default: the run folder",
                 [&training](const std::string& text) {

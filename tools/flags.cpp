@@ -24,15 +24,6 @@ void check_known(const std::string& name, const std::vector<std::string>& known)
        nearest_name(name, known));
 }
 
-double parse_real(const std::string& text, const Interval& interval) {
-  double value = 0.0;
-  const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
-  NF_CHECK(status == std::errc{} && end == text.data() + text.size() && std::isfinite(value) &&
-               interval.holds(value),
-           "must be a number in {}, got \"{}\"", interval.str(), text);
-  return value;
-}
-
 }  // namespace
 
 bool Interval::holds(double value) const {
@@ -61,6 +52,15 @@ Integer parse_whole(std::string_view text, Integer least, Integer most) {
 template int parse_whole(std::string_view, int, int);
 template std::int64_t parse_whole(std::string_view, std::int64_t, std::int64_t);
 template std::uint64_t parse_whole(std::string_view, std::uint64_t, std::uint64_t);
+
+double parse_real(const std::string& text, const Interval& interval) {
+  double value = 0.0;
+  const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+  NF_CHECK(status == std::errc{} && end == text.data() + text.size() && std::isfinite(value) &&
+               interval.holds(value),
+           "must be a number in {}, got \"{}\"", interval.str(), text);
+  return value;
+}
 
 Shape parse_extents(const std::string& text) {
   std::vector<std::int64_t> extents;

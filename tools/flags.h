@@ -61,6 +61,9 @@ class Flags {
 template <typename Integer>
 Integer parse_whole(std::string_view text, Integer least, Integer most);
 
+/// A finite number in the interval from all of `text`. Throws Error naming rule and text.
+double parse_real(const std::string& text, const Interval& interval);
+
 /// Names separated by commas. Throws Error for one that is not known, with the nearest, and for one
 /// that comes twice.
 std::vector<std::string> parse_names(const std::string& text,

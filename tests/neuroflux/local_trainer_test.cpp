@@ -44,6 +44,27 @@ TEST_F(LocalTraining, PooledAuxiliaryNetworksTeachToo) {
   EXPECT_GT(result.test_accuracy, 0.6);
 }
 
+TEST_F(LocalTraining, TheDeliveredExitsAccuracyDoesNotDecideWhatIsTrained) {
+  training_.stop_when_saturated = true;
+  training_.patience = 100;
+  training_.exit_tolerance = 0.0;
+  const LocalResult best = train();
+  training_.delivered_accuracy = 1e-9;  // all have it
+  const LocalResult smallest = train();
+  EXPECT_EQ(smallest.weights, best.weights);
+  EXPECT_EQ(smallest.blocks.size(), blocks_);
+  EXPECT_FALSE(smallest.stopped_early);
+  for (const ExitResult& exit : smallest.exits)
+    EXPECT_GE(exit.parameters, smallest.exits[smallest.chosen].parameters);
+  // Also where the whole net would be delivered.
+  training_.deliver_whole_net = true;
+  EXPECT_EQ(train().chosen, smallest.chosen);
+  training_.delivered_accuracy = 2.0;  // none has it
+  EXPECT_EQ(train().chosen, best.exits.size() - 1);
+  training_.deliver_whole_net = false;
+  EXPECT_EQ(train().chosen, best.chosen);
+}
+
 TEST_F(LocalTraining, SameSeedSameBits) {
   std::vector<double> losses[2];
   LocalResult results[2];

@@ -75,6 +75,7 @@ MethodSummary small_method() {
   method.blocks = {trained, skipped};
   method.exits = {{1, 20, 1000, 0.5, 900.5}, {2, 40, 2000, 0.75, 400.0}, {3, 60, 9000, 0.7, {}}};
   method.exit_unit = 2;
+  method.wanted_exit_accuracy = 0.625;
   method.stopped_early = true;
   return method;
 }

@@ -47,5 +47,24 @@ TEST(SummaryTable, HoldsPredictedTimesAgainstThoseTaken) {
                         "2.5 for 3.0, 3.5 for 3.0; 0.5 s of it waiting for the cache\n"));
 }
 
+TEST(SummaryTable, SaysWhereNoExitIsAsWanted) {
+  Summary summary = planned_methods();
+  MethodSummary& local = summary.methods[1];
+  local.unit_count = 2;
+  local.parameters = 10;
+  local.full_parameters = 40;
+  local.exits = {{1, 10, 100, 0.80, {}}, {2, 40, 400, 0.85, {}}};
+  local.exit_unit = 1;
+  EXPECT_FALSE(lacks_wanted_exit(local));
+  local.wanted_exit_accuracy = 0.85;
+  EXPECT_FALSE(lacks_wanted_exit(local));
+  EXPECT_THAT(to_table(summary), Not(HasSubstr("wanted")));
+  local.wanted_exit_accuracy = 0.86;
+  EXPECT_TRUE(lacks_wanted_exit(local));
+  EXPECT_THAT(to_table(summary),
+              HasSubstr("neuroflux delivers exit 1 of 2 units: 4.0 times fewer parameters than the "
+                        "whole net; none has the validation accuracy that was wanted, 86.00%\n"));
+}
+
 }  // namespace
 }  // namespace nf

@@ -1,6 +1,9 @@
 // Which units learn from one loss, and which exit is delivered, from the outside.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <limits>
+
 #include "tests/tools/training.h"
 
 namespace nf::test {
@@ -77,6 +80,58 @@ TEST_F(Training, DeliversTheSmallestExitOfAWantedAccuracy) {
   EXPECT_EQ(delivered("none", "1").at("exit_unit"), best.at("exit_unit"));
   expect_refusal(run(Arguments{"train", "--exit-accuracy", "91"} + kTinyJoined), 2,
                  "--exit-accuracy");
+}
+
+// In one block, whose whole net is delivered where nothing else is asked for.
+TEST_F(Training, DeliversTheSmallestExitNearBackpropagation) {
+  const auto methods_of = [&](const std::string& folder, const Arguments& more) {
+    const ProgramResult trained =
+        run(Arguments{"compare", "--run-dir", folder, "--partition", "whole"} + kTiny + more);
+    EXPECT_EQ(trained.exit_code, 0) << trained.err;
+    return read_json(folder + "/summary.json").at("methods");
+  };
+  const json plain = methods_of("plain", {});
+  ASSERT_EQ(plain[1].at("exit_unit"), 8);
+  EXPECT_FALSE(plain[1].contains("wanted_exit_accuracy"));
+  const double bp = plain[0].at("validation_accuracy").get<double>();
+  for (const double points : {0.0, 10.0, 100.0}) {
+    SCOPED_TRACE(points);
+    const double enough = std::max(bp - points / 100.0 - 1e-8, 1e-8);
+    std::int64_t expected = 8, fewest = std::numeric_limits<std::int64_t>::max();
+    for (const json& exit : plain[1].at("exits")) {
+      const auto parameters = exit.at("parameters").get<std::int64_t>();
+      if (exit.at("validation_accuracy").get<double>() < enough || parameters >= fewest) continue;
+      fewest = parameters;
+      expected = exit.at("unit").get<std::int64_t>();
+    }
+    const std::string text = fmt::format("{}", points);
+    const json near = methods_of("near" + text, {"--exit-within-bp", text});
+    EXPECT_EQ(near[1].at("exit_unit"), expected);
+    if (points == 100.0) {
+      EXPECT_NE(expected, 8);
+    }
+    EXPECT_NEAR(near[1].at("wanted_exit_accuracy").get<double>(),
+                std::max(bp - points / 100.0, 0.0), 1e-8);
+    EXPECT_EQ(metrics_without_times(file("near" + text + "/metrics.jsonl")),
+              metrics_without_times(file("plain/metrics.jsonl")));
+  }
+}
+
+TEST_F(Training, AnExitNearABackpropagationThatDoesNotFitIsChosenWithout) {
+  const ProgramResult planned =
+      run(Arguments{"plan", "--data", "images", "--threads", "1", "--json"} + kShape);
+  ASSERT_EQ(planned.exit_code, 0) << planned.err;
+  const json plan = json::parse(planned.out);
+  const auto least = plan.at("methods")[0].at("minimum_budget_bytes").get<std::int64_t>();
+  ASSERT_LT(plan.at("methods")[1].at("minimum_budget_bytes").get<std::int64_t>(), least - 1);
+  const ProgramResult trained = run(Arguments{"compare", "--run-dir", "run", "--budget",
+                                              std::to_string(least - 1), "--exit-within-bp", "1"} +
+                                    kTiny);
+  ASSERT_EQ(trained.exit_code, 0) << trained.err;
+  EXPECT_THAT(trained.err, testing::HasSubstr("bp did not fit, so the exit is chosen without"));
+  const json method = read_json("run/summary.json").at("methods")[1];
+  EXPECT_EQ(method.at("status"), "ok");
+  EXPECT_FALSE(method.contains("wanted_exit_accuracy"));
 }
 
 TEST_F(Training, AFinishedRunGivesItsOtherExitsToo) {

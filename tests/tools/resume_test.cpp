@@ -160,6 +160,20 @@ TEST_F(Resumed, GoesOnWithTheUpdatesItWasBegunWith) {
     EXPECT_EQ(read_text(file("cut") / weights), read_text(file("uncut") / weights)) << weights;
 }
 
+TEST_F(Resumed, GoesOnTowardsAnExitNearBackpropagation) {
+  more_ = {"--exit-within-bp", "100", "--tolerance", "0"};
+  ASSERT_EQ(run(Arguments{"compare", "--run-dir", "uncut"} + kRun + more_).exit_code, 0);
+  ASSERT_TRUE(kill_when([&] { return fs::exists(file("cut/bp.safetensors")); }));
+  finish();
+  const json cut = read_json("cut/summary.json")["methods"][1];
+  const json uncut = read_json("uncut/summary.json")["methods"][1];
+  ASSERT_TRUE(uncut.contains("wanted_exit_accuracy"));
+  EXPECT_EQ(cut["wanted_exit_accuracy"], uncut["wanted_exit_accuracy"]);
+  EXPECT_EQ(cut["exit_unit"], uncut["exit_unit"]);
+  EXPECT_EQ(read_text(file("cut/neuroflux.safetensors")),
+            read_text(file("uncut/neuroflux.safetensors")));
+}
+
 // The folder may go while a run writes to it: the cache is then computed again by the next.
 TEST_F(Resumed, ACacheThatIsRemovedIsComputedAgain) {
   const fs::path cache = file("cut/cache/train-after-block-1.json");
