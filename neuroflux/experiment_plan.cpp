@@ -158,7 +158,8 @@ std::unique_ptr<TimeModel> make_time_model(const ExperimentOptions& options) {
   const MeasureOptions measure{.device = device_with_budget(options),
                                .optimizer = optimizer,
                                .cache_folder = storage_to_measure(options),
-                               .cache_dtype = options.training.cache_dtype};
+                               .cache_dtype = options.training.cache_dtype,
+                               .cache_storage = options.training.cache_storage};
   return remember_times(make_measured_times(measure));
 }
 

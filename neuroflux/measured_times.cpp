@@ -81,7 +81,7 @@ class MeasuredTimes : public TimeModel {
     const double work_share = shares_cores ? 1.0 / bytes : 0.0;
     const Timer writing;
     const ProcessorTimer write_work;
-    CacheWriter writer(options_.cache_folder, spec);
+    CacheWriter writer(options_.cache_folder, spec, {.storage = options_.cache_storage});
     for (std::int64_t first = 0; first < spec.count; first += batch)
       writer.append(images(), labels(), std::min(batch, spec.count - first));
     writer.close();
@@ -90,7 +90,7 @@ class MeasuredTimes : public TimeModel {
     const Timer reading;
     const ProcessorTimer read_work;
     {
-      CacheReader reader(options_.cache_folder, spec.name, {});
+      CacheReader reader(options_.cache_folder, spec.name, {.storage = options_.cache_storage});
       reader.start(batch, 0);
       while (reader.next() != nullptr) {
       }

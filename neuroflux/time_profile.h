@@ -7,6 +7,7 @@
 
 #include "engine/context.h"
 #include "engine/dtype.h"
+#include "neuroflux/disk_chunks.h"
 #include "neuroflux/time_model.h"
 
 namespace nf {
@@ -35,6 +36,7 @@ struct MeasureOptions {
   nn::OptimizerOptions optimizer;
   std::filesystem::path cache_folder;  ///< empty: storage is not measured but taken as nominal
   DType cache_dtype = DType::bf16;
+  CacheStorage cache_storage = {};  ///< how the run will read and write its files
   double seconds_per_point = 0.02;  ///< a step is repeated that long, at least three times
 };
 

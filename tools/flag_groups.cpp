@@ -221,15 +221,45 @@ void Parser::add_optimizer() {
       [&optimizer](const std::string& text) { optimizer.update = nn::parse_update_moment(text); });
 }
 
+// A plan takes what its times and cuts hang on.
 void Parser::add_training() {
   LocalTrainingOptions& training = options_.training;
-  flags_.real("--lr", training.optimizer.learning_rate, {.open_least = true},
-              "Learning rate at the reference batch; it scales with the batch in use");
-  flags_.whole("--reference-batch", training.reference_batch, std::int64_t{1},
-               "Batch that --lr is meant for");
+  if (trains()) {
+    flags_.real("--lr", training.optimizer.learning_rate, {.open_least = true},
+                "Learning rate at the reference batch; it scales with the batch in use");
+    flags_.whole("--reference-batch", training.reference_batch, std::int64_t{1},
+                 "Batch that --lr is meant for");
+  }
   flags_.group("Training");
   flags_.whole("--epochs", training.epochs, std::int64_t{1}, "Passes per block, or over the net",
                std::int64_t{1000000});
+  if (trains()) add_schedule();
+  flags_.toggle("--no-early-stop", without_early_stop_,
+                "Train all blocks, even where exits no longer improve");
+  flags_.whole("--patience", training.patience, std::int64_t{1},
+               "Exits that may fail to improve before training stops");
+  if (trains()) add_exits();
+  flags_.parsed("--cache-dir", "FOLDER", "",
+                trains() ? "Where the run makes a folder for its activation cache; default: the "
+                           "run folder"
+                         : "Where --profile measures the storage of the activation cache; default: "
+                           "the present folder",
+                [&training](const std::string& text) {
+                  NF_CHECK(!text.empty(), "must not be empty");
+                  training.cache_folder = text;
+                });
+  flags_.parsed("--cache-io", "NAME", "automatic",
+                "How its files are read and written: io_uring, threads, or automatic, which takes "
+                "the first where the kernel has it",
+                [&training](const std::string& text) {
+                  training.cache_storage.queue.engine = parse_storage_engine(text);
+                });
+  flags_.toggle("--cache-buffered", cache_buffered_,
+                "Let its files go through the system's page cache");
+}
+
+void Parser::add_schedule() {
+  LocalTrainingOptions& training = options_.training;
   flags_.parsed(
       "--schedule", "NAME", to_string(training.schedule),
       "Of the learning rate: constant, step, cosine, one_cycle",
@@ -241,10 +271,10 @@ void Parser::add_training() {
   flags_.real("--warmup", training.warmup_epochs, {}, "Epochs of linear warm-up");
   flags_.real("--label-smoothing", training.label_smoothing,
               {.least = 0, .most = 1, .open_most = true}, "Share spread over all classes");
-  flags_.toggle("--no-early-stop", without_early_stop_,
-                "Train all blocks, even where exits no longer improve");
-  flags_.whole("--patience", training.patience, std::int64_t{1},
-               "Exits that may fail to improve before training stops");
+}
+
+void Parser::add_exits() {
+  LocalTrainingOptions& training = options_.training;
   flags_.real("--improvement", training.improvement, {.least = 0, .most = 1},
               "Validation accuracy, as a fraction, that counts as one");
   flags_.real("--tolerance", training.exit_tolerance, {.least = 0, .most = 1},
@@ -263,20 +293,6 @@ void Parser::add_training() {
         [this](const std::string& text) {
           options_.exit_within_bp = parse_real(text, {.least = 0, .most = 100});
         });
-  flags_.parsed("--cache-dir", "FOLDER", "",
-                "Where the run makes a folder for its activation cache; default: the run folder",
-                [&training](const std::string& text) {
-                  NF_CHECK(!text.empty(), "must not be empty");
-                  training.cache_folder = text;
-                });
-  flags_.parsed("--cache-io", "NAME", "automatic",
-                "How its files are read and written: io_uring, threads, or automatic, which takes "
-                "the first where the kernel has it",
-                [&training](const std::string& text) {
-                  training.cache_storage.queue.engine = parse_storage_engine(text);
-                });
-  flags_.toggle("--cache-buffered", cache_buffered_,
-                "Let its files go through the system's page cache");
 }
 
 void Parser::add_device() {

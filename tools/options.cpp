@@ -127,8 +127,10 @@ Parser::Parser(Command command)
   add_data();
   if (command == Command::plan) add_shape();
   add_method();
-  if (command != Command::eval) add_optimizer();
-  if (trains()) add_training();
+  if (command != Command::eval) {
+    add_optimizer();
+    add_training();
+  }
   add_device();
   add_output();
 }

@@ -27,6 +27,8 @@ class Parser {
   void add_method();
   void add_optimizer();
   void add_training();
+  void add_schedule();
+  void add_exits();
   void add_device();
   void add_output();
   void add_export();

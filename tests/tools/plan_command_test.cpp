@@ -143,8 +143,8 @@ TEST(Plan, OneMethodThatFitsIsEnough) {
 TEST(Plan, ConfigGivesWhatFlagsDoNot) {
   const Workspace workspace;
   workspace.write("run.toml",
-                  "# epochs are of no use to a plan, but of others\n"
-                  "epochs = 3\nbudget = \"32MiB\"  # a comment\nseed = 7\nmethods = ['bp']\n");
+                  "# a learning rate is of no use to a plan, but to others\n"
+                  "lr = 0.1\nbudget = \"32MiB\"  # a comment\nseed = 7\nmethods = ['bp']\n");
   const json from_file = plan(workspace, {"--config", "run.toml"});
   EXPECT_EQ(from_file.at("budget_bytes"), 32 << 20);
   EXPECT_EQ(from_file.at("seed"), 7);
@@ -152,6 +152,41 @@ TEST(Plan, ConfigGivesWhatFlagsDoNot) {
   const json overridden = plan(workspace, {"--config", "run.toml", "--budget", "48MiB"});
   EXPECT_EQ(overridden.at("budget_bytes"), 48 << 20);
   EXPECT_EQ(overridden.at("seed"), 7);
+}
+
+// A plan for many epochs weighs the cache less than one for few, so it must know how many.
+TEST(Plan, IsForTheEpochsAsked) {
+  const Workspace workspace;
+  const auto seconds = [&](const Arguments& more) {
+    const json document = plan(workspace, Arguments{"--methods", "bp", "--budget", "64MiB"} + more);
+    return method_of(document, "bp").at("predicted_seconds").get<double>();
+  };
+  const double six = seconds({}), thirty = seconds({"--epochs", "30"});
+  EXPECT_NEAR(thirty, 5.0 * six, 1e-9 * thirty);
+  workspace.write("run.toml", "epochs = 30\n");
+  EXPECT_EQ(seconds({"--config", "run.toml"}), thirty);
+}
+
+TEST(Plan, IsForTheEarlyStopAsked) {
+  const Workspace workspace;
+  json saved = plan(workspace, {"--budget", "2MiB", "--methods", "neuroflux", "--units", "each"});
+  json blocks = json::array();
+  for (int unit = 1; unit <= 8; ++unit)
+    blocks.push_back({{"first_unit", unit}, {"last_unit", unit}, {"batch", 2}});
+  saved["methods"][0]["blocks"] = blocks;
+  std::ofstream(workspace.path() / "plan.json") << saved;
+  const auto saved_by_stopping = [&](const Arguments& more) {
+    const json document =
+        plan(workspace,
+             Arguments{"--budget", "2MiB", "--methods", "neuroflux", "--plan", "plan.json"} + more);
+    const json& method = method_of(document, "neuroflux");
+    return method.at("predicted_seconds").get<double>() -
+           method.at("expected_seconds").get<double>();
+  };
+  const double usual = saved_by_stopping({});
+  EXPECT_GT(usual, 0.0);
+  EXPECT_GT(saved_by_stopping({"--patience", "1"}), usual);
+  EXPECT_EQ(saved_by_stopping({"--no-early-stop"}), 0.0);
 }
 
 TEST(Plan, DescribedAndReadDataGiveTheSamePlan) {
@@ -218,7 +253,10 @@ TEST(Plan, ExplainsEachUnit) {
 }
 
 TEST(Plan, ProfileMeasures) {
-  const json measured = plan(Workspace(), {"--budget", "4MiB", "--profile"});
+  const Workspace workspace;
+  const json measured = plan(workspace, {"--budget", "4MiB", "--profile", "--cache-dir", "cache",
+                                         "--cache-io", "threads", "--cache-buffered"});
+  EXPECT_FALSE(std::filesystem::exists(workspace.path() / "cache"));
   EXPECT_EQ(method_of(measured, "neuroflux").at("time_source"), "measured");
   EXPECT_GT(method_of(measured, "neuroflux").at("predicted_seconds"), 0.0);
   EXPECT_GT(method_of(measured, "bp").at("predicted_seconds"), 0.0);

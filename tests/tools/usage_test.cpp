@@ -50,6 +50,8 @@ INSTANTIATE_TEST_SUITE_P(
                  {"plan", "--bugdet=64MiB"},
                  "unknown flag --bugdet; did you mean --budget?"},
         BadUsage{"UnknownFlagOfEval", {"eval", "--thraeds", "2"}, "did you mean --threads?"},
+        BadUsage{"EpochsOfEval", {"eval", "--epochs", "3"}, "unknown flag --epochs"},
+        BadUsage{"ZeroEpochsOfPlan", {"plan", "--epochs", "0"}, "--epochs: must be"},
         BadUsage{"StrayArgument", {"plan", "vgg11"}, "unexpected argument \"vgg11\""},
         BadUsage{"MissingValue", {"plan", "--budget"}, "--budget"},
         BadUsage{"FlagTwice", {"plan", "--batch", "1", "--batch", "2"}, "--batch"},
