@@ -8,6 +8,8 @@
 namespace nf {
 namespace {
 
+constexpr std::size_t kMostTrials = 500;  // they bound how long a plan takes
+
 // With a segment that begins at `unit` where there was none, without it where there was.
 nn::Segments toggled(nn::Segments segments, std::int64_t unit) {
   const auto at = std::lower_bound(segments.begin(), segments.end(), unit);
@@ -18,12 +20,12 @@ nn::Segments toggled(nn::Segments segments, std::int64_t unit) {
   return segments;
 }
 
-// Those that differ in one border or in two: a border that moves is two.
+// Those that differ in one border, then those that differ in two: a border that moves is two.
 std::vector<nn::Segments> neighbours(const nn::Segments& segments, std::int64_t units) {
   std::vector<nn::Segments> all;
+  for (std::int64_t unit = 1; unit < units; ++unit) all.push_back(toggled(segments, unit));
   for (std::int64_t unit = 1; unit < units; ++unit) {
     const nn::Segments one = toggled(segments, unit);
-    all.push_back(one);
     for (std::int64_t other = 1; other < unit; ++other) all.push_back(toggled(one, other));
   }
   return all;
@@ -33,25 +35,35 @@ std::vector<nn::Segments> neighbours(const nn::Segments& segments, std::int64_t 
 
 nn::Segments MemoryProfiler::least_segments(nn::Model& model, const Workload& workload) {
   const std::int64_t units = model.unit_count();
+  // Evaluation keeps nothing, and a shorter batch takes less.
+  const Workload step{workload.batch, workload.batch, {}, false, workload.format};
   std::map<nn::Segments, std::int64_t> peaks;
   const auto cost = [&](const nn::Segments& segments) {
     auto [entry, fresh] = peaks.try_emplace(segments);
-    if (fresh) entry->second = checkpoint_peak(model, workload, segments);
+    if (fresh) entry->second = checkpoint_peak(model, step, segments);
     return std::tuple(entry->second, segments.size());
   };
+  const auto cheaper = [&](const nn::Segments& a, const nn::Segments& b) {
+    return cost(a) < cost(b);
+  };
   // Early units save the most, so even segments are rarely the best, but each leads to others.
-  nn::Segments best{0};
-  for (std::int64_t count = 1; count <= units; ++count) {
-    nn::Segments here = nn::even_segments(units, count);
+  std::vector<nn::Segments> starts;
+  for (std::int64_t count = 1; count <= units; ++count)
+    starts.push_back(nn::even_segments(units, count));
+  std::stable_sort(starts.begin(), starts.end(), cheaper);
+  nn::Segments best = starts.front();
+  for (nn::Segments here : starts) {
     for (bool better = true; better;) {
       better = false;
-      for (const nn::Segments& other : neighbours(here, units))
-        if (cost(other) < cost(here)) {
-          here = other;
-          better = true;
-        }
+      for (const nn::Segments& other : neighbours(here, units)) {
+        if (peaks.size() >= kMostTrials) break;
+        if (!cheaper(other, here)) continue;
+        here = other;
+        better = true;
+        break;
+      }
     }
-    best = std::min(best, here, [&](const auto& a, const auto& b) { return cost(a) < cost(b); });
+    best = std::min(best, here, cheaper);
   }
   return best;
 }

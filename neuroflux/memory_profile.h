@@ -44,9 +44,10 @@ class MemoryProfiler {
   std::int64_t checkpoint_peak(nn::Model& model, const Workload& workload,
                                const nn::Segments& segments = {});
 
-  /// Segments with the least checkpoint_peak, the fewest among equals, that are found from even
-  /// ones of every count by changing one or two borders at a time until that brings nothing.
-  /// Every trial is a step on the meta device: milliseconds for 8 units, seconds for 17.
+  /// Segments with the least peak of a training step, the fewest among equals, that are found from
+  /// even ones of every count, the cheapest first, by changing one or two borders at a time until
+  /// that brings nothing. There are about units^2 / 2 such changes, and every trial is a step on
+  /// the meta device: the search ends after 500.
   nn::Segments least_segments(nn::Model& model, const Workload& workload);
 
   const ContextPtr& context() const { return context_; }
