@@ -62,19 +62,22 @@ class Planner {
     const auto peak = [&](std::int64_t batch) {
       return profiler_.checkpoint_peak(model_, workload(batch), plan_.segments);
     };
-    plan_.segments = nn::sqrt_segments(model_.unit_count());
+    const nn::Segments even = nn::sqrt_segments(model_.unit_count());
+    // Of one sample: whatever the budget, it takes no less.
+    const nn::Segments least = profiler_.least_segments(model_, workload(1));
+    plan_.segments = least;
+    plan_.minimum_budget = peak(1);
+    plan_.segments = even;
+    plan_.minimum_budget = std::min(plan_.minimum_budget, peak(1));
     std::int64_t largest = largest_batch(wanted_, options_.budget, peak);
     if (largest < wanted_) {
-      const nn::Segments even = plan_.segments;
-      plan_.segments =
-          profiler_.least_segments(model_, workload(std::max<std::int64_t>(1, largest)));
+      plan_.segments = largest > 1 ? profiler_.least_segments(model_, workload(largest)) : least;
       const std::int64_t with_least = largest_batch(wanted_, options_.budget, peak);
       if (with_least > largest)
         largest = with_least;
       else if (largest > 0)
         plan_.segments = even;
     }
-    plan_.minimum_budget = peak(1);
     take_batch(largest, peak);
   }
 

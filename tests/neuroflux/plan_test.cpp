@@ -170,6 +170,30 @@ TEST(WholeNetPlan, AccumulationAndCheckpointsFitWhereBackpropagationDoesNot) {
   }
 }
 
+TEST(WholeNetPlan, TheLeastBudgetWithCheckpointsHangsOnNoOther) {
+  const ContextOptions target{.threads = 1};
+  for (const char* model : {"vgg11", "resnet18"}) {
+    SCOPED_TRACE(model);
+    const auto net = nn::make_model(model, {.input = {32, 32, 3}, .classes = 10, .width = 0.125});
+    PlanOptions options = options_for(4096 * kMiB);
+    const auto times = make_predicted_times(target, options.optimizer, nominal_speed(target));
+    const auto plan = [&](std::int64_t budget) {
+      options.budget = budget;
+      return make_whole_net_plan(WholeNetMethod::checkpoint, *net, options, target, *times);
+    };
+    const std::int64_t least = plan(4096 * kMiB).minimum_budget;
+    for (const std::int64_t budget : {std::int64_t{1}, least, least + least / 4, 8 * kMiB})
+      EXPECT_EQ(plan(budget).minimum_budget, least) << budget;
+    const WholeNetPlan tight = plan(least);
+    ASSERT_TRUE(tight.fits);
+    EXPECT_LE(tight.predicted_peak_bytes, least);
+    EXPECT_FALSE(plan(least - 1).fits);
+    // Square-root segments do with more.
+    const Workload one{1, options.train_count, {options.validation_count, options.test_count}};
+    EXPECT_LT(least, MemoryProfiler(target, options.optimizer).checkpoint_peak(*net, one));
+  }
+}
+
 TEST(Plan, LinearMemoryModelIsToldBesideTheExactPeak) {
   const auto net = half_vgg11();
   const auto rule = make_auxiliary_rule("adaptive");

@@ -88,7 +88,7 @@ TEST(Plan, TableIsForPeople) {
 
 TEST(Plan, MinimumBudgetFitsAndOneGranuleLessDoesNot) {
   const Workspace workspace;
-  for (const std::string name : {"bp", "neuroflux"}) {
+  for (const std::string name : {"bp", "bp-checkpoint", "neuroflux"}) {
     SCOPED_TRACE(name);
     const json ample = plan(workspace, {"--methods", name, "--budget", "64MiB"});
     const std::int64_t least = method_of(ample, name).at("minimum_budget_bytes");
