@@ -86,6 +86,9 @@ struct BlockPlan {
   std::optional<std::int64_t> linear_peak_bytes = {};
   std::int64_t cache_bytes = 0;  ///< written to storage when it is done; 0 for the last block
   BlockTime time = {};           ///< predicted
+  /// Largest that fits, at most the one wanted and those of its units alone; `batch` is the fastest
+  /// up to it. In a plan that was given: `batch`.
+  std::int64_t feasible_batch = 0;
 };
 
 struct Plan {

@@ -75,6 +75,7 @@ Plan Planner::complete(const PlanChoice& choice) {
   for (const PlanChoice::Block& given : choice.blocks) {
     const UnitRange range{given.first_unit, given.last_unit};
     BlockPlan block{range.first, range.last, given.batch};
+    block.feasible_batch = given.batch;
     block.predicted_peak_bytes = block_peak(range, given.batch);
     NF_CHECK(block.predicted_peak_bytes <= options_.budget,
              "plan: block {} (units {}-{}) at batch {} needs {} bytes ({}), the budget is {} bytes",

@@ -60,7 +60,7 @@ std::vector<UnitRange> Planner::homogeneous() {
   return partition_homogeneous(model_.unit_count(), [this](std::int64_t first, std::int64_t unit) {
     if (!alike(first, unit)) return false;
     const UnitRange range{first, unit};
-    const auto together = static_cast<double>(fit_block(range).batch);
+    const auto together = static_cast<double>(fit_block(range).feasible_batch);
     return together >= 1.0 &&
            together >= (1.0 - options_.rho) * static_cast<double>(members_batch(range));
   });
@@ -99,9 +99,10 @@ const BlockPlan& Planner::fit_block(UnitRange range) {
   if (members > 0) block = largest_fit(range, members);
   if (!last(range.last)) block.cache_bytes = cached_bytes(range.last, true);
   if (block.batch > 0) {
-    const std::int64_t largest = block.batch;
-    block.batch = fastest_batch(pass_times(range), largest, options_.train_count);
-    if (block.batch != largest) block.predicted_peak_bytes = block_peak(range, block.batch);
+    block.feasible_batch = block.batch;
+    block.batch = fastest_batch(pass_times(range), block.feasible_batch, options_.train_count);
+    if (block.batch != block.feasible_batch)
+      block.predicted_peak_bytes = block_peak(range, block.batch);
     block.time = time_of(block);
   }
   return known.emplace(block);

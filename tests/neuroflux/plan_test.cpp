@@ -7,6 +7,7 @@
 #include "neuroflux/time_profile.h"
 #include "neuroflux/whole_net_plan.h"
 #include "nn/models/registry.h"
+#include "tests/neuroflux/made_up_times.h"
 
 namespace nf {
 namespace {
@@ -59,6 +60,53 @@ TEST(Plan, SplitsWhereFeasibleBatchesDiffer) {
       const auto own = static_cast<double>(plan.units[static_cast<std::size_t>(i)].feasible_batch);
       EXPECT_LE(std::abs(own - first), 0.4 * first);
     }
+}
+
+// How the net is cut hangs on what fits, not on which of that is fastest.
+TEST(Plan, JoinsUnitsByTheBatchesThatFitWhicheverIsFastest) {
+  const auto net = half_vgg11();
+  const auto rule = make_auxiliary_rule("proportional");
+  const auto cuts = [&](std::int64_t budget, TimeModel& times) {
+    std::vector<UnitRange> ranges;
+    for (const BlockPlan& block :
+         make_plan(*net, *rule, homogeneous_for(budget), {.threads = 1}, times).blocks)
+      ranges.push_back({block.first_unit, block.last_unit});
+    return ranges;
+  };
+  const ContextOptions target{.threads = 1};
+  const auto predicted = make_predicted_times(target, {}, nominal_speed(target));
+  SmallBatchesAreFast made_up;
+  EXPECT_EQ(cuts(4096 * kMiB, made_up).size(), 1U);
+  for (const std::int64_t budget : {16 * kMiB, 24 * kMiB, 64 * kMiB})
+    EXPECT_EQ(cuts(budget, made_up), cuts(budget, *predicted)) << budget;
+}
+
+TEST(Plan, TakesTheFastestBatchThatFits) {
+  const auto net = half_vgg11();
+  const auto rule = make_auxiliary_rule("proportional");
+  const ContextOptions target{.threads = 1};
+  SmallBatchesAreFast times;
+  PlanOptions options = options_for(64 * kMiB);
+  for (const PartitionRule partition :
+       {PartitionRule::optimal, PartitionRule::homogeneous, PartitionRule::whole}) {
+    options.partition = partition;
+    const Plan plan = make_plan(*net, *rule, options, target, times);
+    ASSERT_TRUE(plan.fits);
+    for (const BlockPlan& block : plan.blocks) {
+      EXPECT_EQ(block.batch, SmallBatchesAreFast::kFastest);
+      EXPECT_GT(block.feasible_batch, block.batch);
+    }
+  }
+  for (const WholeNetMethod method : {WholeNetMethod::bp, WholeNetMethod::checkpoint})
+    EXPECT_EQ(make_whole_net_plan(method, *net, options, target, times).batch,
+              SmallBatchesAreFast::kFastest);
+  EXPECT_EQ(
+      make_whole_net_plan(WholeNetMethod::accumulate, *net, options, target, times).micro_batch,
+      SmallBatchesAreFast::kFastest);
+  // The peak is that of the batch taken.
+  const std::int64_t peak = make_plan(*net, *rule, options, target, times).predicted_peak_bytes;
+  options.batch = SmallBatchesAreFast::kFastest;
+  EXPECT_EQ(make_plan(*net, *rule, options, target, times).predicted_peak_bytes, peak);
 }
 
 TEST(Plan, AdaptiveWidthShrinksWithTheBudget) {
