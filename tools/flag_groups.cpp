@@ -146,7 +146,11 @@ void Parser::add_method() {
                 });
   if (command() == Command::plan || command() == Command::compare)
     flags_
-        .parsed("--budgets", "BYTES,…", "", "Under each of these budgets, as in 32MiB,64MiB",
+        .parsed("--budgets", "BYTES,…", "",
+                command() == Command::plan
+                    ? "A table over these budgets, as in 32MiB,64MiB; without --save, --explain "
+                      "and --trace"
+                    : "Under each of these budgets, as in 32MiB,64MiB",
                 [this](const std::string& text) { line_.budgets = parse_budgets(text); })
         ->configurable(false);
   if (command() == Command::compare)

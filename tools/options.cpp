@@ -198,6 +198,10 @@ void Parser::finish() {
   std::vector<std::string> left_out{"run-dir", "cache-dir", "trace"};
   if (profile_flag_ != nullptr && profile_flag_->count() == 0) left_out.emplace_back("profile");
   options_.config_text = config_text(app_, left_out);
+  if (!line_.budgets.empty() && command() == Command::plan)
+    for (const char* flag : {"--save", "--explain", "--trace"})
+      if (app_.get_option(flag)->count() > 0)
+        fail_usage("{}: goes with one --budget, not with the table that --budgets makes", flag);
   if (command() == Command::plan) {
     const bool by_hand = std::any_of(shape_flags_.begin(), shape_flags_.end(),
                                      [](const CLI::Option* flag) { return flag->count() > 0; });
