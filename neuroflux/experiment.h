@@ -52,12 +52,6 @@ void trace_plan(const ExperimentPlan& plan, const ExperimentOptions& options, Me
 Summary run_experiment(const ExperimentOptions& options, ExperimentPlan plan,
                        const nn::TrainingData& data, const TrainingObserver& observer);
 
-/// A budget that nothing can be done in; the message names the least that would do.
-class DoesNotFit : public Error {
- public:
-  using Error::Error;
-};
-
 /// A saved network on a data set.
 struct Evaluation {
   std::string model;

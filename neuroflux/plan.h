@@ -16,6 +16,12 @@
 
 namespace nf {
 
+/// A budget that nothing can be done in; the message names what would do.
+class DoesNotFit : public Error {
+ public:
+  using Error::Error;
+};
+
 /// No batch is larger; products with it can't overflow.
 inline constexpr std::int64_t kMaxBatch = std::int64_t{1} << 24;
 
@@ -137,7 +143,8 @@ struct PlanChoice {
 };
 
 /// The plan that the choice makes, with its peaks and times. Throws Error naming unit or block and
-/// rule where it is no plan for this model, and bytes and budget where a block does not fit.
+/// rule where it is no plan for this model, DoesNotFit naming bytes and budget for a block that
+/// does not fit.
 Plan complete_plan(nn::Model& model, const AuxiliaryRule& rule, const PlanChoice& choice,
                    const PlanOptions& options, const ContextOptions& target, TimeModel& times);
 

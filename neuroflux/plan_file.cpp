@@ -183,6 +183,16 @@ std::string read_plan_rule(const std::filesystem::path& path) {
   return rule;
 }
 
+std::optional<std::int64_t> read_plan_views(const std::filesystem::path& path) {
+  const Reader reader(path);
+  const json& plan = reader.plan();
+  if (!reader.has(plan, "cache_views")) return std::nullopt;
+  const std::int64_t views = reader.whole(plan, "cache_views", "");
+  reader.check(views >= 1 && views <= kMaxCacheViews,
+               fmt::format("cache_views is {}; it must be in [1, {}]", views, kMaxCacheViews));
+  return views;
+}
+
 std::optional<nn::UpdateMoment> read_plan_update(const std::filesystem::path& path) {
   const Reader reader(path);
   const json& plan = reader.plan();

@@ -77,11 +77,12 @@ Plan Planner::complete(const PlanChoice& choice) {
     BlockPlan block{range.first, range.last, given.batch};
     block.feasible_batch = given.batch;
     block.predicted_peak_bytes = block_peak(range, given.batch);
-    NF_CHECK(block.predicted_peak_bytes <= options_.budget,
-             "plan: block {} (units {}-{}) at batch {} needs {} bytes ({}), the budget is {} bytes",
-             blocks.size() + 1, range.first + 1, range.last + 1, given.batch,
-             block.predicted_peak_bytes, format_bytes_up(block.predicted_peak_bytes),
-             options_.budget);
+    if (block.predicted_peak_bytes > options_.budget)
+      throw DoesNotFit(fmt::format(
+          "plan: block {} (units {}-{}) at batch {} needs {} bytes ({}), the budget is {} bytes",
+          blocks.size() + 1, range.first + 1, range.last + 1, given.batch,
+          block.predicted_peak_bytes, format_bytes_up(block.predicted_peak_bytes),
+          options_.budget));
     if (!last(range.last)) block.cache_bytes = cached_bytes(range.last, true);
     for (std::int64_t i = range.first; i <= range.last; ++i)
       unit_plan(i).feasible_batch = std::max(unit_plan(i).feasible_batch, given.batch);

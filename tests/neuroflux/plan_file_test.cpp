@@ -127,6 +127,22 @@ TEST_F(PlanFile, SaysWhenStepsUpdate) {
   }
 }
 
+TEST_F(PlanFile, SaysHowManyViewsAreCached) {
+  options_.cache_views = 3;
+  document_ = to_json(make_plan(*net_, *rule_, options_, target_, *times_));
+  const auto views = [&] {
+    write(document_.dump());
+    return read_plan_views(path_);
+  };
+  EXPECT_EQ(views(), 3);
+  document_.erase("cache_views");
+  EXPECT_EQ(views(), std::nullopt);
+  for (const json& wrong : {json(0), json(-1), json(1001), json("two")}) {
+    document_["cache_views"] = wrong;
+    EXPECT_THROW(views(), DataError) << wrong;
+  }
+}
+
 TEST_F(PlanFile, MayBeEdited) {
   document_["blocks"][0]["batch"] = 3;
   document_["units"][0]["auxiliary_width"] = 5;
@@ -140,6 +156,7 @@ TEST_F(PlanFile, ThatDoesNotFitSaysWhatItNeeds) {
   document_["blocks"][0]["batch"] = 200;
   EXPECT_THAT(refusal(), HasSubstr("plan: block 1 (units 1-"));
   EXPECT_THAT(refusal(), HasSubstr("the budget is 2097152 bytes"));
+  EXPECT_THROW(read_and_complete(), DoesNotFit);
 }
 
 struct Damage {

@@ -221,11 +221,30 @@ TEST(Plan, SavedEditedAndGivenBack) {
 
   const ProgramResult refused = workspace.run(
       kTinyPlan + Arguments{"--budget", "512KiB", "--methods", "neuroflux", "--plan", "plan.json"});
-  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_EQ(refused.exit_code, 3);
   EXPECT_THAT(refused.err, HasSubstr("the budget is 524288 bytes"));
   const ProgramResult missing = workspace.run(kTinyPlan + Arguments{"--plan", "none.json"});
   EXPECT_EQ(missing.exit_code, 1);
   EXPECT_THAT(missing.err, HasSubstr("none.json: can't be read"));
+}
+
+TEST(Plan, GivenBackHasItsCachedViews) {
+  const Workspace workspace;
+  const Arguments tight{"--budget", "2MiB", "--methods", "neuroflux"};
+  const Arguments given = tight + Arguments{"--plan", "plan.json"};
+  const json saved = plan(
+      workspace, tight + Arguments{"--units", "each", "--partition", "homogeneous", "--rho", "0"} +
+                     Arguments{"--flip", "--cache-views", "2", "--save", "plan.json"});
+  const json& cached = method_of(saved, "neuroflux");
+  ASSERT_GT(cached.at("cache_bytes"), 0);
+  const json again = plan(workspace, given + Arguments{"--flip"});
+  EXPECT_EQ(method_of(again, "neuroflux").at("cache_views"), 2);
+  EXPECT_EQ(method_of(again, "neuroflux").at("cache_bytes"), cached.at("cache_bytes"));
+  const json more = plan(workspace, given + Arguments{"--flip", "--cache-views", "3"});
+  EXPECT_EQ(method_of(more, "neuroflux").at("cache_views"), 3);
+  const ProgramResult alike = workspace.run(kTinyPlan + given);
+  EXPECT_EQ(alike.exit_code, 1);
+  EXPECT_THAT(alike.err, HasSubstr("2 views of images that are not augmented"));
 }
 
 TEST(Plan, BudgetsGiveATable) {
