@@ -28,6 +28,7 @@ struct ExperimentOptions {
   double rho = 0.4;
   std::string partition = "optimal";
   MemoryModel memory_model = MemoryModel::exact;
+  std::int64_t linear_points = 3;  ///< peaks through which the linear model lays its line
   /// Whether the planner measures times on the device before it plans, or predicts them.
   bool profile = false;
   std::filesystem::path plan_file;  ///< of neuroflux, to be run as given; empty: plan

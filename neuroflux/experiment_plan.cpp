@@ -112,6 +112,8 @@ void check_experiment(const ExperimentOptions& options) {
   NF_CHECK(options.budget >= 0, "budget: must be at least 1 byte, got {}", options.budget);
   NF_CHECK(options.batch >= 1, "batch: must be at least 1, got {}", options.batch);
   NF_CHECK(options.rho >= 0.0 && options.rho <= 1.0, "rho: must be in [0, 1], got {}", options.rho);
+  NF_CHECK(options.linear_points >= 2, "linear points: must be at least 2, got {}",
+           options.linear_points);
   const LocalTrainingOptions& training = options.training;
   NF_CHECK(training.epochs >= 1, "epochs: must be at least 1, got {}", training.epochs);
   NF_CHECK(training.reference_batch >= 1, "reference batch: must be at least 1, got {}",
@@ -190,6 +192,7 @@ ExperimentPlan plan_experiment(const ExperimentOptions& given, const DataShape& 
   plan_options.optimizer = options.training.optimizer;
   plan_options.partition = parse_partition_rule(options.partition);
   plan_options.memory_model = options.memory_model;
+  plan_options.linear_points = options.linear_points;
   plan_options.epochs = options.training.epochs;
   plan_options.stop_when_saturated = options.training.stop_when_saturated;
   plan_options.patience = options.training.patience;

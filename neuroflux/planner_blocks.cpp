@@ -122,11 +122,13 @@ BlockPlan Planner::largest_fit(UnitRange range, std::int64_t members) {
       points.emplace_back(batch, exact(batch));
     }
     const Line line(points);
+    // Where peaks bend, the line can have even one sample over a budget that it fits.
     const std::int64_t chosen = largest_batch(members, options_.budget, line);
-    if (chosen > 0) block.linear_peak_bytes = line(chosen);
-    most = chosen;
+    if (chosen > 0) {
+      block.linear_peak_bytes = line(chosen);
+      most = chosen;
+    }
   }
-  if (most < 1) return block;
   // Whatever chose it, a batch is run only where its exact peak fits.
   block.predicted_peak_bytes = exact(most);
   block.batch = block.predicted_peak_bytes <= options_.budget

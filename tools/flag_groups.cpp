@@ -135,6 +135,9 @@ void Parser::add_method() {
                   const bool linear = parse_names(text, {"exact", "linear"}).front() == "linear";
                   options_.memory_model = linear ? MemoryModel::linear : MemoryModel::exact;
                 });
+  flags_.whole("--linear-points", options_.linear_points, std::int64_t{2},
+               "Memory model linear: peaks of each block through which the line is laid",
+               kMaxBatch);
   profile_flag_ = flags_.toggle(
       "--profile,!--no-profile", options_.profile,
       "Measure the times that the plan rests on, or predict them from FLOPs and bytes, by which "

@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "neuroflux/local_net.h"
 #include "neuroflux/time_profile.h"
 #include "neuroflux/whole_net_plan.h"
@@ -262,6 +265,37 @@ TEST(Plan, LinearMemoryModelIsToldBesideTheExactPeak) {
   EXPECT_TRUE(told);
   options.linear_points = 1;
   EXPECT_THROW(make_plan(*net, *rule, options, {.threads = 1}), Error);
+}
+
+// Under the least budget of all units together, a line through peaks that bend (as where workspaces
+// reach their cap) leaves room for nothing, and one sample fits.
+TEST(Plan, LinearMemoryModelLeavesToTheExactOneWhereItFindsNoRoom) {
+  int left_to_exact = 0;
+  for (const auto& [model, width] :
+       {std::pair{"vgg11", 0.5}, std::pair{"vgg11", 0.125}, std::pair{"resnet18", 0.25}})
+    for (const bool onednn : {false, true})
+      for (const std::int64_t points : {3, 4, 5}) {
+        SCOPED_TRACE(fmt::format("{} {} {} {}", model, width, onednn, points));
+        const auto net =
+            nn::make_model(model, {.input = {32, 32, 1}, .classes = 10, .width = width});
+        const auto rule = make_auxiliary_rule("proportional");
+        const ContextOptions target{.threads = 1, .onednn = onednn};
+        PlanOptions options = options_for(1);
+        options.partition = PartitionRule::whole;
+        options.memory_model = MemoryModel::linear;
+        options.linear_points = points;
+        options.budget = make_plan(*net, *rule, options, target).minimum_budget;
+        const Plan plan = make_plan(*net, *rule, options, target);
+        ASSERT_TRUE(plan.fits);
+        ASSERT_EQ(plan.blocks.size(), 1U);
+        EXPECT_GE(plan.blocks[0].batch, 1);
+        EXPECT_LE(plan.blocks[0].predicted_peak_bytes, options.budget);
+        const bool several =
+            std::all_of(plan.units.begin(), plan.units.end(),
+                        [](const UnitPlan& unit) { return unit.feasible_batch > 1; });
+        if (several && !plan.blocks[0].linear_peak_bytes) ++left_to_exact;
+      }
+  EXPECT_GT(left_to_exact, 0);
 }
 
 TEST(Plan, SaysWhyInWords) {

@@ -283,6 +283,22 @@ TEST(Plan, ProfileMeasures) {
   EXPECT_EQ(method_of(predicted, "neuroflux").at("time_source"), "predicted");
 }
 
+TEST(Plan, TheLineGoesThroughThePointsAskedFor) {
+  const Workspace workspace;
+  const auto peaks = [&](const char* points, const char* key) {
+    const json document =
+        plan(workspace, Arguments{"--budget", "64MiB", "--methods", "neuroflux", "--no-onednn"} +
+                            Arguments{"--memory-model", "linear", "--linear-points", points});
+    std::vector<std::int64_t> all;
+    for (const json& block : method_of(document, "neuroflux").at("blocks"))
+      all.push_back(block.at(key).get<std::int64_t>());
+    return all;
+  };
+  // Two points are met, at the batch wanted too; of more none is.
+  EXPECT_EQ(peaks("2", "linear_peak_bytes"), peaks("2", "predicted_peak_bytes"));
+  EXPECT_NE(peaks("5", "linear_peak_bytes"), peaks("5", "predicted_peak_bytes"));
+}
+
 TEST(Plan, TraceAsCsv) {
   const Workspace workspace;
   const ProgramResult result =

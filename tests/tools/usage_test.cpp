@@ -73,6 +73,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadUsage{"BatchNoNumber", {"plan", "--batch", "64x"}, "\"64x\""},
         BadUsage{"BatchTooLarge", {"plan", "--batch", "99999999999999999999"}, "--batch: must be"},
         BadUsage{"RhoAboveOne", {"plan", "--rho", "1.5"}, "[0, 1]"},
+        BadUsage{"OneLinearPoint", {"plan", "--linear-points", "1"}, "--linear-points: must be"},
         BadUsage{"ZeroWidth", {"plan", "--width", "0"}, "(0, 16]"},
         BadUsage{"WidthNotANumber", {"plan", "--width", "nan"}, "(0, 16]"},
         BadUsage{"UnknownMethod", {"plan", "--methods", "bp,neuroflx"}, "did you mean neuroflux?"},
