@@ -4,8 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
+#include "engine/timer.h"
+#include "neuroflux/experiment.h"
 #include "neuroflux/local_net.h"
 #include "neuroflux/time_profile.h"
 #include "neuroflux/whole_net_plan.h"
@@ -342,6 +345,30 @@ TEST(Plan, RefusesNonsense) {
   options = options_for(kMiB);
   options.rho = 1.5;
   EXPECT_THAT(message(options), HasSubstr("rho must be in [0, 1], got 1.5"));
+}
+
+// In processor time, which a busy machine disturbs least; the less of two.
+TEST(Plan, OfAllMethodsTakesLessThanASecond) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__OPTIMIZE__)
+  GTEST_SKIP() << "this build is a slow one";
+#endif
+  for (const char* model : {"vgg19", "resnet50", "mobilenet_v2"})
+    for (const std::int64_t budget : {512 * kMiB, 8192 * kMiB}) {
+      ExperimentOptions options;
+      options.model = model;
+      options.methods = method_names();
+      options.units = "each";
+      options.budget = budget;
+      options.device.threads = 2;
+      double least = std::numeric_limits<double>::infinity();
+      for (int time = 0; time < 2; ++time) {
+        const ProcessorTimer timer;
+        const ExperimentPlan plan = plan_experiment(options, DataShape{});
+        least = std::min(least, timer.seconds());
+        EXPECT_EQ(plan.methods.size(), method_names().size());
+      }
+      EXPECT_LT(least, 1.0) << model << " under " << budget << " bytes";
+    }
 }
 
 TEST(AuxiliaryRule, UnknownNamesGetTheNearest) {
