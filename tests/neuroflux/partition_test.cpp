@@ -6,10 +6,15 @@
 #include <cmath>
 #include <map>
 #include <random>
+#include <set>
 
+#include "neuroflux/cache_manifest.h"
+#include "neuroflux/local_net.h"
 #include "neuroflux/plan.h"
 #include "neuroflux/time_profile.h"
+#include "nn/join_units.h"
 #include "nn/models/registry.h"
+#include "tests/neuroflux/made_up_times.h"
 
 namespace nf {
 namespace {
@@ -206,6 +211,133 @@ INSTANTIATE_TEST_SUITE_P(Nets, OptimalPlan,
                                               info.param.budget / kMebibyte,
                                               info.param.stops ? "Stopping" : "All");
                          });
+
+// What a block costs at the best of a few batches, from the parts that plans are made of.
+class BlockCosts {
+ public:
+  BlockCosts(nn::Model& model, const AuxiliaryRule& rule, const Plan& plan,
+             const PlanOptions& options, const ContextOptions& target, TimeModel& times)
+      : net_(model, rule, plan),
+        units_(model.unit_count()),
+        plan_(plan),
+        options_(options),
+        profiler_(target, options.optimizer),
+        storage_(times.storage()) {
+    for (std::int64_t i = 0; i < units_; ++i)
+      passes_.push_back(times.unit(net_.range(i, i).front(), net_.input_sample(i),
+                                   std::min(options.batch, unit(i).feasible_batch)));
+  }
+
+  // At the largest batch that fits, or a smaller one at which a time is known.
+  std::optional<double> operator()(UnitRange range) {
+    std::int64_t largest = options_.batch;
+    while (largest >= 1 && !fits(range, largest)) --largest;
+    if (largest < 1) return std::nullopt;
+    std::set<std::int64_t> batches{largest};
+    for (const PassTimes* passes : passes_of(range))
+      for (const BatchTime::Point& point : passes->train.points())
+        if (point.batch < largest) batches.insert(point.batch);
+    std::optional<double> least;
+    for (const std::int64_t batch : batches) {
+      if (!fits(range, batch)) continue;
+      const double seconds = cost(range, batch);
+      if (!least || seconds < *least) least = seconds;
+    }
+    return least;
+  }
+
+ private:
+  const UnitPlan& unit(std::int64_t i) const { return plan_.units[static_cast<std::size_t>(i)]; }
+  bool last(UnitRange range) const { return range.last + 1 == units_; }
+
+  bool fits(UnitRange range, std::int64_t batch) {
+    const Workload workload{
+        batch, options_.train_count, {options_.validation_count}, !last(range), std::nullopt};
+    return profiler_.block_peak(net_.range(range.first, range.last), net_.input_sample(range.first),
+                                workload) <= options_.budget;
+  }
+
+  std::vector<const PassTimes*> passes_of(UnitRange range) const {
+    std::vector<const PassTimes*> passes;
+    for (std::int64_t i = range.first; i <= range.last; ++i)
+      passes.push_back(&passes_[static_cast<std::size_t>(i)]);
+    return passes;
+  }
+
+  std::int64_t cached_bytes(const char* name, std::int64_t unit_index, std::int64_t count) const {
+    return cache_bytes({.name = name,
+                        .count = count,
+                        .sample_shape = unit(unit_index).output,
+                        .dtype = options_.cache_dtype});
+  }
+
+  double cost(UnitRange range, std::int64_t batch) const {
+    BlockWork work{.epochs = options_.epochs,
+                   .train_count = options_.train_count,
+                   .validation_count = options_.validation_count};
+    if (range.first > 0)
+      work.read_bytes = cached_bytes("train", range.first - 1, options_.train_count);
+    if (!last(range))
+      work.write_bytes = cached_bytes("train", range.last, options_.train_count) +
+                         cached_bytes("validation", range.last, options_.validation_count);
+    const BlockTime time = block_time(passes_of(range), batch, work, storage_);
+    return chance(range.first, units_, options_) * (time.train + time.evaluation) +
+           chance(range.last + 1, units_, options_) * time.cache;
+  }
+
+  LocalNet net_;
+  std::int64_t units_;
+  const Plan& plan_;
+  const PlanOptions& options_;
+  MemoryProfiler profiler_;
+  StorageSpeed storage_;
+  std::vector<PassTimes> passes_;
+};
+
+class OptimalPlanOfJointUnits : public testing::TestWithParam<std::string> {};
+
+TEST_P(OptimalPlanOfJointUnits, AgreesWithBruteForceOverBatchesToo) {
+  const auto rule = make_auxiliary_rule("proportional");
+  const ContextOptions target{.threads = 1};
+  int several_blocks = 0;
+  for (std::int64_t units = 2; units <= 8; ++units) {
+    SCOPED_TRACE(fmt::format("{} units", units));
+    auto net = nn::make_model(GetParam(), {.input = {32, 32, 3}, .classes = 10, .width = 0.125});
+    const std::vector<std::int64_t> sizes = nn::joined_unit_sizes(*net, std::to_string(units));
+    net = nn::join_units(std::move(net), sizes);
+    ASSERT_EQ(net->unit_count(), units);
+    PlanOptions options;
+    options.budget = 1;
+    options.batch = 8;
+    options.train_count = 80;
+    options.validation_count = 20;
+    options.stop_when_saturated = units % 3 != 0;
+    const bool tight = units % 2 == 0;
+    const std::int64_t least = make_plan(*net, *rule, options, target).minimum_budget;
+    options.budget = tight ? least + least / 4 : 3 * least;
+    const auto predicted = make_predicted_times(target, options.optimizer, nominal_speed(target));
+    SmallBatchesAreFast made_up;
+    TimeModel& times = units < 5 ? *predicted : static_cast<TimeModel&>(made_up);
+    const Plan plan = make_plan(*net, *rule, options, target, times);
+    ASSERT_TRUE(plan.fits);
+    several_blocks += plan.blocks.size() > 1 ? 1 : 0;
+
+    BlockCosts costs(*net, *rule, plan, options, target, times);
+    std::map<std::pair<std::int64_t, std::int64_t>, std::optional<double>> known;
+    const BlockCost cost = [&](UnitRange range) {
+      const auto [entry, fresh] = known.try_emplace({range.first, range.last});
+      if (fresh) entry->second = costs(range);
+      return entry->second;
+    };
+    const Best best = brute_force(units, cost, 0);
+    ASSERT_TRUE(best.all);
+    EXPECT_NEAR(plan.expected_seconds, *best.all, 1e-9 * *best.all);
+  }
+  EXPECT_GT(several_blocks, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Zoo, OptimalPlanOfJointUnits, testing::ValuesIn(nn::model_names()),
+                         [](const auto& info) { return info.param; });
 
 }  // namespace
 }  // namespace nf
