@@ -168,8 +168,12 @@ bool lacks_wanted_exit(const MethodSummary& method) {
 void compare_with_bp(Summary& summary) {
   const auto bp = std::find_if(summary.methods.begin(), summary.methods.end(),
                                [](const MethodSummary& method) { return method.name == "bp"; });
-  if (bp == summary.methods.end() || !bp->validation_accuracy) return;
-  const double wanted = *bp->validation_accuracy;
+  if (bp != summary.methods.end()) compare_with_bp(summary, *bp);
+}
+
+void compare_with_bp(Summary& summary, const MethodSummary& bp) {
+  if (!bp.validation_accuracy) return;
+  const double wanted = *bp.validation_accuracy;
   for (MethodSummary& method : summary.methods) {
     const auto reached = std::find_if(
         method.history.begin(), method.history.end(),

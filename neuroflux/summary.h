@@ -109,6 +109,8 @@ nlohmann::json to_json(const Summary& summary);
 bool lacks_wanted_exit(const MethodSummary& method);
 /// Completes seconds_to_bp_accuracy of all methods from their histories.
 void compare_with_bp(Summary& summary);
+/// The same by a bp of another run, which is to have the same conditions, budget and seed.
+void compare_with_bp(Summary& summary, const MethodSummary& bp);
 /// method, status, batch or batches, predicted and measured peak, training seconds, validation and
 /// test accuracy, parameters, inference images/s: one row per method, columns aligned.
 std::string to_table(const Summary& summary);

@@ -90,22 +90,41 @@ std::string draw_step(const StepMemory& step, const MethodSummary& method, std::
   return draw(plot);
 }
 
+// The step of the first run that has one of this method; empty where none has.
+std::string draw_first_step(const std::vector<const ReportRun*>& runs, const std::string& name,
+                            std::int64_t budget) {
+  for (const ReportRun* run : runs) {
+    const MethodSummary* method = method_of(*run, name);
+    const auto step = std::ranges::find(run->steps, name, &StepMemory::method);
+    if (method != nullptr && step != run->steps.end() && !step->events.empty())
+      return draw_step(*step, *method, budget);
+  }
+  return "";
+}
+
 }  // namespace
 
 std::string memory_section(const Group& group) {
   std::string html;
   for (const std::int64_t budget : group.budgets()) {
-    const ReportRun& run = *group.under(budget).front();
+    const std::vector<const ReportRun*> runs = group.under(budget);
     html += fmt::format("<h4>Under {}</h4>\n", format_bytes(budget));
-    if (!run.without_steps.empty())
-      html += paragraph("The step could not be run again: " + run.without_steps);
+    std::vector<std::string> reasons;
+    for (const ReportRun* run : runs) {
+      const std::string& reason = run->without_steps;
+      if (reason.empty() || std::ranges::count(reasons, reason) > 0) continue;
+      html += paragraph("The step could not be run again: " + reason);
+      reasons.push_back(reason);
+    }
     std::string unfit;
-    for (const MethodSummary& method : run.record.summary.methods) {
-      const auto step = std::ranges::find(run.steps, method.name, &StepMemory::method);
-      if (step != run.steps.end() && !step->events.empty())
-        html += draw_step(*step, method, budget);
-      else if (!method.fits)
-        unfit += fmt::format("{}{}", unfit.empty() ? "" : ", ", method.name);
+    for (const std::string& name : group.methods()) {
+      const auto does_not_fit = [&](const ReportRun* run) {
+        const MethodSummary* method = method_of(*run, name);
+        return method != nullptr && !method->fits;
+      };
+      html += draw_first_step(runs, name, budget);
+      if (std::ranges::any_of(runs, does_not_fit))
+        unfit += fmt::format("{}{}", unfit.empty() ? "" : ", ", name);
     }
     if (!unfit.empty()) html += paragraph("Without a step, since it does not fit: " + unfit + ".");
   }

@@ -115,7 +115,8 @@ void draw_block(Svg& svg, const Plan& plan, std::size_t index, const MethodSumma
 
 }  // namespace
 
-std::string draw_plan(const Plan& plan, const MethodSummary& method, std::int64_t budget) {
+std::string draw_plan(const Plan& plan, const MethodSummary& method, std::int64_t budget,
+                      std::uint64_t seed) {
   const std::vector<BlockBox> boxes = lay_out(plan);
   double width = 0.0, height = 0.0;
   for (const BlockBox& box : boxes) {
@@ -124,10 +125,10 @@ std::string draw_plan(const Plan& plan, const MethodSummary& method, std::int64_
   }
   const FigureText text{
       fmt::format("{} under {}", method.name, format_bytes(budget)),
-      fmt::format("Predicted / measured; time is training and filling the cache; the bar is the "
-                  "predicted peak as a share of the budget. Auxiliary networks by the rule {}, "
-                  "partition {}, times {}.",
-                  plan.auxiliary_rule, plan.partition, plan.time_source)};
+      fmt::format("Predicted / measured with seed {}; time is training and filling the cache; the "
+                  "bar is the predicted peak as a share of the budget. Auxiliary networks by the "
+                  "rule {}, partition {}, times {}.",
+                  seed, plan.auxiliary_rule, plan.partition, plan.time_source)};
   Svg svg(width, height, "plan of " + text.title);
   for (std::size_t i = 0; i < boxes.size(); ++i) draw_block(svg, plan, i, method, budget, boxes[i]);
   return figure(text, svg.str(), {});
@@ -135,19 +136,20 @@ std::string draw_plan(const Plan& plan, const MethodSummary& method, std::int64_
 
 std::string plan_section(const Group& group) {
   std::string html;
-  for (const std::int64_t budget : group.budgets()) {
-    const ReportRun& run = *group.under(budget).front();
-    for (const MethodSummary& method : run.record.summary.methods) {
-      const Plan* plan = run.record.plan_of(method.name);
-      if (plan != nullptr && !plan->blocks.empty()) html += draw_plan(*plan, method, budget);
-    }
-  }
+  for (const std::int64_t budget : group.budgets())
+    for (const std::string& name : group.methods())
+      for (const ReportRun* run : group.under(budget)) {
+        const MethodSummary* method = method_of(*run, name);
+        const Plan* plan = run->record.plan_of(name);
+        if (method == nullptr || plan == nullptr || plan->blocks.empty()) continue;
+        html += draw_plan(*plan, *method, budget, run->record.summary.seed);
+        break;  // one seed's is like another's
+      }
   if (html.empty()) return "";
-  const std::uint64_t seed = group.runs.front()->record.summary.seed;
   return "<h3>Plans</h3>\n" +
-         paragraph(fmt::format("Units in their blocks, with output, width of the auxiliary "
-                               "classifier and parameters; of seed {}.",
-                               seed)) +
+         paragraph(
+             "Units in their blocks, with output, width of the auxiliary classifier and "
+             "parameters.") +
          html;
 }
 

@@ -41,7 +41,8 @@ std::string memory_section(const Group& group);
 std::string plan_section(const Group& group);
 std::string time_section(const Group& group);
 
-/// The plan of a method in a run as units in blocks.
-std::string draw_plan(const Plan& plan, const MethodSummary& method, std::int64_t budget);
+/// The plan of a method in a run of this seed as units in blocks.
+std::string draw_plan(const Plan& plan, const MethodSummary& method, std::int64_t budget,
+                      std::uint64_t seed);
 
 }  // namespace nf::report

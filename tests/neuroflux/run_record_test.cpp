@@ -311,6 +311,27 @@ TEST_F(RunFolderRead, ReportSaysInWordsWhatIsMissing) {
   EXPECT_THAT(page, HasSubstr("nf-run-&lt;&amp;&quot;&gt;-"));
 }
 
+// Each method in a run folder of its own, bp's first.
+TEST_F(RunFolderRead, ReportHoldsAMethodAgainstTheBpOfAnotherRun) {
+  const RunRecord both = read_runs(folder_)[0];
+  RunRecord apart = both;
+  apart.summary.methods = {both.summary.methods[2]};
+  RunRecord bp = both;
+  bp.plans.clear();
+  bp.summary.methods.resize(1);
+  MethodSummary& method = bp.summary.methods[0];
+  method.fits = true;
+  method.total_seconds = 90.0;
+  method.validation_accuracy = 0.75;  // which the other has after 2 s
+  method.seconds_to_bp_accuracy = 88.0;
+  const auto page = [&] { return report::make_report({{bp, {}, "-"}, {apart, {}, "-"}}); };
+  EXPECT_THAT(page(), HasSubstr("<td>88 s</td>"));
+  const std::string reached = "<td>2.5 s</td><td>2 s</td>";  // behind the total
+  EXPECT_THAT(page(), HasSubstr(reached));
+  bp.summary.seed = 1;
+  EXPECT_THAT(page(), testing::Not(HasSubstr(reached)));
+}
+
 void expect_planned_steps(DeviceKind kind, std::optional<nn::UpdateMoment> update = {}) {
   ExperimentOptions options;
   options.training.optimizer.update = update;

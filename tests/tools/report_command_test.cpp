@@ -51,14 +51,16 @@ TEST_F(Report, NeedsNothingButItself) {
 }
 
 TEST_F(Report, TakesRunsOfOneMethodTogetherAndKeepsOtherConditionsApart) {
+  const Arguments command = Arguments{"train", "--budget", "16MiB"} + kTiny;
   for (const char* method : {"bp", "neuroflux"})
-    ASSERT_EQ(run(Arguments{"train", "--method", method, "--run-dir", method} + kTiny).exit_code,
-              0);
+    ASSERT_EQ(run(command + Arguments{"--method", method, "--run-dir", method}).exit_code, 0);
   ASSERT_EQ(run({"report", "bp", "neuroflux"}).exit_code, 0);
-  EXPECT_THAT(read_text(file("report.html")), HasSubstr("2 runs."));
-  ASSERT_EQ(run(Arguments{"train", "--run-dir", "wide"} + kTiny + Arguments{"--dropout", "0.2"})
-                .exit_code,
-            0);
+  const std::string page = read_text(file("report.html"));
+  EXPECT_THAT(page, HasSubstr("2 runs."));
+  for (const char* picture : {"<h4>bp, batch ", "<h4>neuroflux, block ", "<h3>Plans</h3>",
+                              "aria-label=\"plan of neuroflux under 16.0 MiB\""})
+    EXPECT_THAT(page, HasSubstr(picture));
+  ASSERT_EQ(run(command + Arguments{"--run-dir", "wide", "--dropout", "0.2"}).exit_code, 0);
   ASSERT_EQ(run({"report", "bp", "neuroflux", "wide"}).exit_code, 0);
   EXPECT_THAT(read_text(file("report.html")), HasSubstr("3 runs under 2 conditions."));
 }
