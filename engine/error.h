@@ -15,6 +15,12 @@ class DataError : public Error {
   using Error::Error;
 };
 
+/// A training whose loss, gradient or norm is no longer finite. To train again comes to the same.
+class Diverged : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Throws Error with a formatted message.
 template <typename... Args>
 [[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
@@ -25,6 +31,12 @@ template <typename... Args>
 template <typename... Args>
 [[noreturn]] void fail_data(fmt::format_string<Args...> format, Args&&... args) {
   throw DataError(fmt::format(format, std::forward<Args>(args)...));
+}
+
+/// Throws Diverged with a formatted message.
+template <typename... Args>
+[[noreturn]] void fail_diverged(fmt::format_string<Args...> format, Args&&... args) {
+  throw Diverged(fmt::format(format, std::forward<Args>(args)...));
 }
 
 }  // namespace nf

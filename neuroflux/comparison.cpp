@@ -72,6 +72,7 @@ json spread_json(const MethodSpread& method) {
           {"budget_bytes", method.budget_bytes},
           {"seeds", method.seeds},
           {"fits", method.fits},
+          {"diverged", method.diverged},
           {"minimum_budget_bytes", method.minimum_budget_bytes},
           {"predicted_peak_bytes", or_null(method.predicted_peak_bytes)},
           {"measured_peak_bytes", or_null(method.measured_peak_bytes)},
@@ -109,6 +110,7 @@ MethodSpread spread_over(const std::string& name, std::int64_t budget,
     if (method == nullptr) continue;
     ++result.seeds;
     result.fits += method->fits ? 1 : 0;
+    result.diverged += method->diverged ? 1 : 0;
     result.minimum_budget_bytes = method->minimum_budget_bytes;
     result.full_parameters = method->full_parameters;
     const auto largest = [](std::optional<std::int64_t>& most,
@@ -117,6 +119,7 @@ MethodSpread spread_over(const std::string& name, std::int64_t budget,
     };
     largest(result.predicted_peak_bytes, method->predicted_peak_bytes);
     largest(result.measured_peak_bytes, method->measured_peak_bytes);
+    if (!method->error.empty()) continue;
     methods.push_back(method);
     const MethodSummary* bp = method_of(*summary, "bp");
     if (bp != nullptr && bp->seconds_to_bp_accuracy && method->seconds_to_bp_accuracy)
@@ -174,7 +177,9 @@ bool is_finished(const std::filesystem::path& run_folder) {
       std::filesystem::exists(checkpoint_file(run_folder)))
     return false;
   const Summary summary = read_runs(run_folder).front().summary;
-  return std::ranges::all_of(summary.methods, &std::string::empty, &MethodSummary::error);
+  return std::ranges::all_of(summary.methods, [](const MethodSummary& method) {
+    return method.error.empty() || method.diverged;
+  });
 }
 
 std::unique_ptr<TimeModel> make_time_model(const ComparisonOptions& options) {
@@ -266,10 +271,9 @@ std::string to_csv(const std::vector<ComparisonRun>& runs) {
   csv += '\n';
   for (const ComparisonRun& run : runs)
     for (const MethodSummary& method : run.summary.methods) {
-      const char* status = !method.fits ? "does-not-fit" : method.error.empty() ? "ok" : "failed";
       csv += fmt::format("{},{},{},{},{},{},{},\"{}\",{}", run.summary.model, run.summary.device,
                          run.summary.threads, run.summary.budget_bytes, run.summary.seed,
-                         method.name, status, batches_text(method.batches),
+                         method.name, status_of(method), batches_text(method.batches),
                          method.exit_unit ? std::to_string(*method.exit_unit) : "");
       for (const Column& column : columns()) {
         const std::optional<double> value = column.value(method);
@@ -296,14 +300,16 @@ std::string to_markdown(const std::vector<ComparisonRun>& runs) {
     const auto bytes = [](const std::optional<std::int64_t>& value) {
       return value ? format_bytes(*value) : std::string("-");
     };
+    const std::string seeds = method.diverged == 0
+                                  ? std::to_string(method.seeds)
+                                  : fmt::format("{}, {} diverged", method.seeds, method.diverged);
     table += fmt::format(
         "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
-        format_bytes(method.budget_bytes), method.method, method.seeds,
-        bytes(method.predicted_peak_bytes), bytes(method.measured_peak_bytes),
-        text(method.train_seconds, 1), text(method.total_seconds, 1),
-        text(method.seconds_to_bp_accuracy, 1), text(method.sooner_than_bp, 2),
-        text(method.validation_accuracy, 2, 100.0), text(method.test_accuracy, 2, 100.0),
-        text(method.parameters, 0),
+        format_bytes(method.budget_bytes), method.method, seeds, bytes(method.predicted_peak_bytes),
+        bytes(method.measured_peak_bytes), text(method.train_seconds, 1),
+        text(method.total_seconds, 1), text(method.seconds_to_bp_accuracy, 1),
+        text(method.sooner_than_bp, 2), text(method.validation_accuracy, 2, 100.0),
+        text(method.test_accuracy, 2, 100.0), text(method.parameters, 0),
         method.parameters ? fmt::format("{:.1f}x", static_cast<double>(method.full_parameters) /
                                                        method.parameters->mean)
                           : "-",

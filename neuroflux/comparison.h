@@ -25,7 +25,8 @@ struct ComparisonOptions {
 /// where it did not come so far. Throws DataError.
 void load_times(const std::filesystem::path& folder, TimeModel& times);
 
-/// Whether a run folder holds a run that was finished: its summary tells of no method that was not.
+/// Whether a run folder holds a run that was finished: its summary tells of no method that was not,
+/// but for those that diverged, which they would again.
 bool is_finished(const std::filesystem::path& run_folder);
 
 /// Times for all its plans: measured, where they are, within the largest of the budgets.
@@ -45,7 +46,7 @@ using OnRun = std::function<void(std::int64_t run, std::int64_t runs, std::int64
 /// itself where there is only one), and writes summary.json, summary.csv and summary.md of what is
 /// done after each. All plans rest on `times`, which are left in times.json. With the experiment's
 /// `resume` finished runs are kept as they are, the others go on. Throws what run_experiment
-/// throws; budgets that nothing fits are no error.
+/// throws; budgets that nothing fits are no error, nor are methods that diverge.
 std::vector<ComparisonRun> run_comparison(const ComparisonOptions& options, TimeModel& times,
                                           const TrainingObserver& observer,
                                           const OnRun& on_run = {});
@@ -62,7 +63,7 @@ std::optional<Spread> spread_of(const std::vector<double>& values);
 struct MethodSpread {
   std::string method;
   std::int64_t budget_bytes = 0;
-  std::int64_t seeds = 0, fits = 0;
+  std::int64_t seeds = 0, fits = 0, diverged = 0;
   std::int64_t minimum_budget_bytes = 0, full_parameters = 0;
   std::optional<std::int64_t> predicted_peak_bytes, measured_peak_bytes;  ///< largest
   std::optional<Spread> total_seconds, train_seconds, seconds_to_bp_accuracy;

@@ -76,6 +76,8 @@ class Experiment {
       if (!methods[i].fits) continue;
       try {
         run_method(i, progress_ && progress_->state && i == first);
+      } catch (const Diverged& diverged) {
+        record_divergence(i, diverged);
       } catch (const std::exception& error) {
         // What other methods took hours for must not be lost with this one.
         methods[i].error = error.what();
@@ -126,12 +128,23 @@ class Experiment {
   void tell_of_unmet_wish(const MethodSummary& method) const {
     if (!options_.exit_within_bp || method.name != "neuroflux" || !observer_.on_message) return;
     if (!method.wanted_exit_accuracy)
-      observer_.on_message("neuroflux: bp did not fit, so the exit is chosen without its accuracy");
+      observer_.on_message("neuroflux: bp has no accuracy, so the exit is chosen without");
     else if (lacks_wanted_exit(method))
       observer_.on_message(fmt::format(
           "neuroflux: no exit is within {} points of bp's validation accuracy, so it is chosen "
           "without that",
           *options_.exit_within_bp));
+  }
+
+  // The other methods have no part in it. One that is alone says so as the run ends.
+  void record_divergence(std::size_t i, const Diverged& diverged) {
+    MethodSummary& method = plan_.summary.methods[i];
+    method.error = diverged.what();
+    method.diverged = true;
+    method.energy_joules = joules();
+    if (options_.checkpoints) save(i, nullptr);
+    if (observer_.on_message && plan_.summary.methods.size() > 1)
+      observer_.on_message(fmt::format("{} diverged: {}", method.name, method.error));
   }
 
   // Throws DataError for a file that is damaged, Error for one that is another plan's.

@@ -45,7 +45,8 @@ void trace_plan(const ExperimentPlan& plan, const ExperimentOptions& options, Me
 /// Trains by every method of the plan that fits. Writes config.toml, plan.json, metrics.jsonl,
 /// summary.json and the weights (bp.safetensors, neuroflux.safetensors, and all exits in
 /// neuroflux-exits.safetensors) into the run folder, each complete or not at all. A method that
-/// fails ends the run; the summary says so and keeps what others came to. With checkpoints,
+/// diverges is told as such in the summary, which is no error, and the others go on; one that fails
+/// otherwise ends the run, and the summary keeps what others came to. With checkpoints,
 /// checkpoint.safetensors stands for the last finished epoch until the run is finished; a run that
 /// goes on from it ends with the same weights and metrics as one that was never cut off. Throws
 /// Error; methods that don't fit are no error.

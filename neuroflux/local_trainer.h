@@ -101,8 +101,8 @@ struct LocalResult {
 /// left in the folder are replaced; its own are removed at the end, and the folder if it made it.
 /// A training that goes on from a state uses the caches that it left and makes anew what is missing
 /// or is another training's; from there on all has the bits of one that was never cut off.
-/// Throws OutOfBudget, Error naming block, epoch, step and unit for a loss that is not finite, and
-/// Error for storage without space or permission, before anything is trained.
+/// Throws OutOfBudget, Diverged naming block, epoch, step and unit for a loss that is not finite,
+/// and Error for storage without space or permission, before anything is trained.
 LocalResult train_locally(const ContextPtr& context, const LocalNet& net, const Plan& plan,
                           const nn::TrainingData& data, const LocalTrainingOptions& options,
                           const TrainingObserver& observer = {},

@@ -47,7 +47,7 @@ class Method {
   virtual void trace(const ContextPtr& meta, const nn::OptimizerOptions& optimizer,
                      MemoryTrace& trace) const = 0;
   /// Trains, evaluates, writes the weights and completes `summary`, which begins as planned().
-  /// Only for a method that fits.
+  /// Only for a method that fits. Throws Diverged.
   virtual void run(const MethodRun& run, MethodSummary& summary) const = 0;
 
  protected:

@@ -41,8 +41,9 @@ class BpMethod : public Method {
   }
 
   void run(const MethodRun& run, MethodSummary& summary) const override {
+    const nn::StateDict weights = train(run, summary);
     summary.weights = planned_.name + ".safetensors";
-    describe_net(model_, run.data).write(run.folder / summary.weights, train(run, summary));
+    describe_net(model_, run.data).write(run.folder / summary.weights, weights);
     measure_speed(run, model_, summary);
   }
 

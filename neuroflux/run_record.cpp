@@ -71,11 +71,12 @@ BlockSummary read_block(const JsonValue& value, std::int64_t after, std::int64_t
 
 void read_status(const JsonValue& value, MethodSummary& method) {
   const std::string status = value.at("status").text();
-  if (status != "ok" && status != "does-not-fit" && status != "failed")
+  if (status != "ok" && status != "does-not-fit" && status != "diverged" && status != "failed")
     value.at("status").fail(
-        fmt::format("is \"{}\"; it must be ok, does-not-fit or failed", status));
+        fmt::format("is \"{}\"; it must be ok, does-not-fit, diverged or failed", status));
   method.fits = status != "does-not-fit";
-  if (status == "failed") method.error = value.at("error").text();
+  method.diverged = status == "diverged";
+  if (method.diverged || status == "failed") method.error = value.at("error").text();
 }
 
 nn::UpdateMoment read_update(const JsonValue& value) {

@@ -42,11 +42,6 @@ json block_json(const BlockSummary& block) {
           {"cache_host_bytes", or_null(block.cache_host_bytes)}};
 }
 
-const char* status(const MethodSummary& method) {
-  if (!method.fits) return "does-not-fit";
-  return method.error.empty() ? "ok" : "failed";
-}
-
 std::string dash_or(const std::optional<double>& value, fmt::format_string<double> format,
                     double factor = 1.0) {
   return value ? fmt::format(format, *value * factor) : "-";
@@ -91,9 +86,15 @@ std::string times_note(const MethodSummary& method) {
 
 }  // namespace
 
+const char* status_of(const MethodSummary& method) {
+  if (!method.fits) return "does-not-fit";
+  if (method.diverged) return "diverged";
+  return method.error.empty() ? "ok" : "failed";
+}
+
 json to_json(const MethodSummary& method) {
   json result{{"name", method.name},
-              {"status", status(method)},
+              {"status", status_of(method)},
               {"update", to_string(method.update)},
               {"batches", method.batches},
               {"predicted_peak_bytes", or_null(method.predicted_peak_bytes)},
@@ -175,6 +176,7 @@ void compare_with_bp(Summary& summary, const MethodSummary& bp) {
   if (!bp.validation_accuracy) return;
   const double wanted = *bp.validation_accuracy;
   for (MethodSummary& method : summary.methods) {
+    if (!method.error.empty()) continue;
     const auto reached = std::find_if(
         method.history.begin(), method.history.end(),
         [&](const AccuracyPoint& point) { return point.validation_accuracy >= wanted; });
@@ -213,10 +215,10 @@ std::string to_table(const Summary& summary) {
   std::string notes;
   for (const MethodSummary& method : summary.methods) {
     rows.push_back(
-        {method.name, method.fits ? "ok" : "does not fit", batches_text(method.batches),
-         dash_or_bytes(method.predicted_peak_bytes), dash_or_bytes(method.measured_peak_bytes),
-         dash_or(method.train_seconds, "{:.1f}"), dash_or(method.total_seconds, "{:.1f}"),
-         dash_or(method.seconds_to_bp_accuracy, "{:.1f}"),
+        {method.name, method.fits ? status_of(method) : "does not fit",
+         batches_text(method.batches), dash_or_bytes(method.predicted_peak_bytes),
+         dash_or_bytes(method.measured_peak_bytes), dash_or(method.train_seconds, "{:.1f}"),
+         dash_or(method.total_seconds, "{:.1f}"), dash_or(method.seconds_to_bp_accuracy, "{:.1f}"),
          dash_or(method.validation_accuracy, "{:.2f}", 100.0),
          dash_or(method.test_accuracy, "{:.2f}", 100.0),
          method.parameters ? grouped(*method.parameters) : "-",
@@ -226,6 +228,7 @@ std::string to_table(const Summary& summary) {
           fmt::format("{} does not fit {}: it needs at least {} ({} bytes)\n", method.name,
                       format_bytes(summary.budget_bytes),
                       format_bytes_up(method.minimum_budget_bytes), method.minimum_budget_bytes);
+    if (method.diverged) notes += fmt::format("{} diverged: {}\n", method.name, method.error);
     if (method.exit_unit)
       notes += fmt::format(
           "{} delivers exit {} of {} units: {:.1f} times fewer parameters than the whole net{}{}\n",

@@ -50,7 +50,8 @@ struct AccuracyPoint {
 struct MethodSummary {
   std::string name;
   bool fits = false;
-  std::string error;  ///< why it was not finished; empty: it was, or is only planned
+  std::string error;      ///< why it was not finished; empty: it was, or is only planned
+  bool diverged = false;  ///< the error is that numbers were no longer finite
   /// When its steps update.
   nn::UpdateMoment update = nn::UpdateMoment::together;
   std::vector<std::int64_t> batches;
@@ -103,6 +104,8 @@ struct Summary {
   std::vector<MethodSummary> methods;
 };
 
+/// "ok", "does-not-fit", "diverged" or "failed".
+const char* status_of(const MethodSummary& method);
 nlohmann::json to_json(const MethodSummary& method);
 nlohmann::json to_json(const Summary& summary);
 /// Whether an accuracy was wanted of the delivered exit that none has.

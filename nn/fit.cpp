@@ -88,12 +88,18 @@ FitResult fit(BatchTrainer& trainer, BatchSource& train, BatchSource* validation
                                                                static_cast<std::uint64_t>(step))};
       metrics.learning_rate = trainer.learning_rate() * step_options.rate_factor;
       ++step;
+      const auto with_step = [&](const Error& error) {
+        return fmt::format("{}epoch {} step {} of {}: {}", prefix, epoch, step, steps,
+                           error.what());
+      };
       try {
         add(tallies, trainer.train_batch(*batch, step_options), batch->size);
       } catch (const OutOfBudget&) {
         throw;
+      } catch (const Diverged& error) {
+        throw Diverged(with_step(error));
       } catch (const Error& error) {
-        fail("{}epoch {} step {} of {}: {}", prefix, epoch, step, steps, error.what());
+        throw Error(with_step(error));
       }
       seen += batch->size;
       watch.stop();
@@ -114,9 +120,9 @@ FitResult fit(BatchTrainer& trainer, BatchSource& train, BatchSource* validation
       metrics.outputs = evaluate(trainer, *validation, options.batch, observer.on_evaluated);
       evaluation.stop();
       for (const OutputMetrics& output : metrics.outputs)
-        NF_CHECK(std::isfinite(output.validation_loss),
-                 "{}epoch {}: the validation loss of {} is {}", prefix, epoch, output.name,
-                 output.validation_loss);
+        if (!std::isfinite(output.validation_loss))
+          fail_diverged("{}epoch {}: the validation loss of {} is {}", prefix, epoch, output.name,
+                        output.validation_loss);
       metrics.evaluation_seconds = evaluation.seconds();
     }
     const std::vector<std::string> names = trainer.outputs();

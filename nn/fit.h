@@ -79,9 +79,9 @@ struct FitResult {
 /// With `done`, what an earlier call told of its first epochs, it goes on after these: the trainer
 /// must be as it was then, and what follows has the same bits.
 /// The learning rate of step s of S is the optimizers' own times schedule.factor(s, S).
-/// Throws Error naming epoch and step when a step throws one (a loss that is not finite, a fault of
-/// a kernel), naming epoch and classifier when a validation loss is not finite. OutOfBudget passes
-/// through as it is.
+/// Throws Error naming epoch and step when a step throws one (a fault of a kernel), Diverged where
+/// it is that (a loss that is not finite), and Diverged naming epoch and classifier when a
+/// validation loss is not finite. OutOfBudget passes through as it is.
 FitResult fit(BatchTrainer& trainer, BatchSource& train, BatchSource* validation,
               const FitOptions& options, const FitObserver& observer = {},
               std::vector<EpochMetrics> done = {});

@@ -166,8 +166,9 @@ void Optimizer::check_ready(double factor) const {
 }
 
 void Optimizer::check_norm(double norm) const {
-  NF_CHECK(std::isfinite(norm), "optimizer: the gradients' norm is {}, from {} on", norm,
-           slots_.front().parameter->name);
+  if (!std::isfinite(norm))
+    fail_diverged("optimizer: the gradients' norm is {}, from {} on", norm,
+                  slots_.front().parameter->name);
 }
 
 void Optimizer::complete(double factor, const CapturedUpdate* captured) {
@@ -293,9 +294,9 @@ void Optimizer::check_gradients() const {
     if (context->is_meta() || flag.item<std::int32_t>() != 0) return;
   }
   for (const Slot& slot : slots_)
-    NF_CHECK(all_finite(slot.parameter->value.grad()),
-             "optimizer: the gradient of {} {} is not finite in step {}", slot.parameter->name,
-             slot.parameter->shape.str(), steps_ + 1);
+    if (!all_finite(slot.parameter->value.grad()))
+      fail_diverged("optimizer: the gradient of {} {} is not finite in step {}",
+                    slot.parameter->name, slot.parameter->shape.str(), steps_ + 1);
 }
 
 // The norm is checked here, or left at `kept_norm` for whoever replays to check.

@@ -75,9 +75,9 @@ class Optimizer {
   Optimizer(std::vector<Parameter*> parameters, const OptimizerOptions& options);
 
   /// One update at learning rate options().learning_rate * factor, of parameters that the present
-  /// step has not yet updated. Throws Error, before it changes a parameter, when one has no
-  /// gradient, the norm to clip is not finite or, with check_finite, a gradient is not: then it
-  /// names the first such parameter. OutOfBudget.
+  /// step has not yet updated. Throws, before it changes a parameter, Error when one has no
+  /// gradient, Diverged when the norm to clip is not finite or, with check_finite, a gradient is
+  /// not: then it names the first such parameter. OutOfBudget.
   void step(double factor = 1.0);
   /// The calls of one update on a device that is capturing: each replay makes the update whose
   /// numbers it finds, none where loss or norm is not finite. Not before the first step().
@@ -101,7 +101,7 @@ class Optimizer {
 
   /// The numbers of the next update: for parameters that decay, for the others.
   std::array<UpdateScalars, 2> scalars(double factor) const;
-  /// Counts an update that a replay made. Throws Error, as step() does, where the norm that the
+  /// Counts an update that a replay made. Throws Diverged, as step() does, where the norm that the
   /// replay left is not finite: then there was none.
   void count_replayed(double norm);
   /// Frees all gradients. A step that was begun by update_now and not completed is forgotten.

@@ -33,8 +33,9 @@ GradientScope::~GradientScope() {
 }
 
 void check_loss(const Trainable& trainable, double loss, const StepOptions& options) {
-  NF_CHECK(std::isfinite(loss), "the loss of {} is {} (learning rate {:.3g})", trainable.name, loss,
-           trainable.optimizer->options().learning_rate * options.rate_factor);
+  if (!std::isfinite(loss))
+    fail_diverged("the loss of {} is {} (learning rate {:.3g})", trainable.name, loss,
+                  trainable.optimizer->options().learning_rate * options.rate_factor);
 }
 
 StepResult read_loss(const Trainable& trainable, const CrossEntropy& result,

@@ -49,7 +49,7 @@ class GradientScope {
 /// is immediate(), else empty. Optimizer::step with the same factor is to follow.
 LeafListener update_finished(Optimizer& optimizer, double factor);
 
-/// The loss and the correct count on the host. Throws Error naming `trainable` and the learning
+/// The loss and the correct count on the host. Throws Diverged naming `trainable` and the learning
 /// rate when the loss is not finite.
 StepResult read_loss(const Trainable& trainable, const CrossEntropy& result,
                      const StepOptions& options);
@@ -64,7 +64,7 @@ StepResult add_gradients(const Trainable& trainable, Tensor input, const Tensor&
 /// Forward, loss, backward, update; gradients are freed. `input` is taken over, so that its memory
 /// goes as soon as the backward has used it; no gradient reaches it. The detached output of the
 /// body is left in `output` where one is given.
-/// Throws Error naming `trainable` when the loss is not finite, OutOfBudget. After any throw no
+/// Throws Diverged naming `trainable` when the loss is not finite, OutOfBudget. After any throw no
 /// gradient is left and no parameter has changed, but for those, and their state, that an immediate
 /// update reached before a backward pass ran out of memory; running statistics of batch norms may
 /// have moved, as the forward pass does that.
@@ -86,7 +86,7 @@ void capture_step(const Trainable& trainable, Tensor input, const Tensor& labels
                   double label_smoothing, const std::uint64_t* dropout_key, StepSlot* slot,
                   Tensor* output = nullptr);
 
-/// Throws Error naming `trainable` unless the loss is finite.
+/// Throws Diverged naming `trainable` unless the loss is finite.
 void check_loss(const Trainable& trainable, double loss, const StepOptions& options);
 
 /// Forward with running statistics; nothing is recorded. Without labels only `output` is computed.

@@ -228,6 +228,17 @@ RunFolder begin_folder(const CommandLine& line, const ComparisonOptions& compari
   return folder;
 }
 
+// Behind the tables, which tell of the methods that did not.
+void fail_where_diverged(const std::vector<ComparisonRun>& runs) {
+  std::vector<std::string> errors;
+  for (const ComparisonRun& run : runs)
+    for (const MethodSummary& method : run.summary.methods)
+      if (method.diverged) errors.push_back(method.error);
+  if (errors.empty()) return;
+  if (errors.size() == 1) throw Diverged(errors.front());
+  fail_diverged("{} trainings diverged; the first: {}", errors.size(), errors.front());
+}
+
 void run_training(const CommandLine& line, const std::string& program) {
   const InterruptGuard guard;
   ComparisonOptions comparison = comparison_of(line);
@@ -269,6 +280,7 @@ void run_training(const CommandLine& line, const std::string& program) {
   } else {
     print(to_table(summary) + next_steps(line, summary, folder.path(), program));
   }
+  fail_where_diverged(runs);
 }
 
 void run_eval(const CommandLine& line) {

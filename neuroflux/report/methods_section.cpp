@@ -119,6 +119,7 @@ std::string trouble(const MethodSummary& method, std::int64_t budget) {
   if (!method.fits)
     return fmt::format("{} does not fit {}: it needs at least {}.", method.name,
                        format_bytes(budget), format_bytes_up(method.minimum_budget_bytes));
+  if (method.diverged) return fmt::format("{} diverged: {}", method.name, method.error);
   if (!method.error.empty())
     return fmt::format("{} was not finished: {}", method.name, method.error);
   return "";

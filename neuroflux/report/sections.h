@@ -23,7 +23,7 @@ struct Group {
 const MethodSummary* method_of(const ReportRun& run, const std::string& name);
 /// The same colour for a method everywhere.
 std::string colour_of(const std::string& method);
-/// "bp does not fit 8.0 MiB: …", "local failed: …"; empty where the method was finished.
+/// "bp does not fit 8.0 MiB: …", "local diverged: …"; empty where the method was finished.
 std::string trouble(const MethodSummary& method, std::int64_t budget);
 std::string paragraph(const std::string& text);
 

@@ -117,6 +117,22 @@ TEST(Comparison, TablesHaveAsManyCellsInEveryRow) {
   EXPECT_TRUE(document.at("methods")[2].at("test_accuracy").is_null());
 }
 
+TEST(Comparison, CountsWhatDivergedAndAveragesTheRest) {
+  std::vector<ComparisonRun> runs = two_seeds();
+  MethodSummary& bp = runs[1].summary.methods[0];
+  bp.diverged = true;
+  bp.error = "the loss is nan";
+  bp.total_seconds.reset();
+  bp.cache_bytes = 7;  // as planned
+  const MethodSpread spread = summarise(runs)[0];
+  EXPECT_EQ(spread.seeds, 2);
+  EXPECT_EQ(spread.diverged, 1);
+  EXPECT_EQ(spread.total_seconds->count, 1);
+  EXPECT_FALSE(spread.cache_bytes);
+  EXPECT_THAT(to_markdown(runs), HasSubstr("| bp | 2, 1 diverged |"));
+  EXPECT_THAT(to_csv(runs), HasSubstr(",1,bp,diverged,"));
+}
+
 class Powercap : public testing::Test {
  protected:
   void SetUp() override {

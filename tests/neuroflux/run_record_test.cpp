@@ -98,7 +98,12 @@ Summary small_summary() {
   failed.name = "local";
   failed.fits = true;
   failed.error = "no space left";
-  summary.methods = {unfit, failed, small_method()};
+  MethodSummary diverged;
+  diverged.name = "bp-checkpoint";
+  diverged.fits = diverged.diverged = true;
+  diverged.error = "the loss is nan";
+  diverged.history = {{0.5, 0.4, 0.5}};
+  summary.methods = {unfit, failed, small_method(), diverged};
   return summary;
 }
 
@@ -306,6 +311,7 @@ TEST_F(RunFolderRead, ReportSaysInWordsWhatIsMissing) {
   const std::string page = report::make_report({{read_runs(folder_)[0], {}, "no such device"}});
   EXPECT_THAT(page, HasSubstr("bp does not fit 2.0 KiB: it needs at least 4.9 KiB."));
   EXPECT_THAT(page, HasSubstr("local was not finished: no space left"));
+  EXPECT_THAT(page, HasSubstr("bp-checkpoint diverged: the loss is nan"));
   EXPECT_THAT(page, HasSubstr("The step could not be run again: no such device"));
   EXPECT_THAT(page, HasSubstr("not trained"));
   EXPECT_THAT(page, HasSubstr("nf-run-&lt;&amp;&quot;&gt;-"));

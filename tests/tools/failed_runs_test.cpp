@@ -50,9 +50,9 @@ class FailedRun : public Training {
 
   /// The run folder holds what had been finished, and no cache.
   void expect_only_finished(const std::string& folder) const {
-    const std::vector<std::string> finished{"config.toml",           "plan.json", "metrics.jsonl",
-                                            "summary.json",          "run.json",  "times.json",
-                                            "checkpoint.safetensors"};
+    const std::vector<std::string> finished{
+        "config.toml", "plan.json", "metrics.jsonl", "summary.json",          "summary.csv",
+        "summary.md",  "run.json",  "times.json",    "checkpoint.safetensors"};
     for (const auto& entry : fs::recursive_directory_iterator(file(folder)))
       EXPECT_THAT(finished, testing::Contains(entry.path().filename().string()));
   }
@@ -145,6 +145,36 @@ TEST_F(FailedRun, ALossThatIsNotFiniteSaysWhere) {
                                   HasSubstr("learning rate")));
     expect_only_finished(method.name);
   }
+}
+
+TEST_F(FailedRun, WhatDivergesIsToldAndTheComparisonGoesOnAndIsNotTrainedAgain) {
+  const ProgramResult result =
+      run(Arguments{"compare", "--methods", "bp,neuroflux", "--seeds", "0,1", "--budget", "16MiB",
+                    "--run-dir", "run", "--lr", "1e30", "--warmup", "0", "--threads", "1"} +
+          Arguments{"--epochs", "2", "--data", "images"} + kShape);
+  EXPECT_EQ(result.exit_code, 1) << result.err;
+  EXPECT_THAT(lines_of(result.err).back(),
+              HasSubstr("neuroflux: 4 trainings diverged; the first: bp, epoch 1 step "));
+  const json summary = read_json("run/summary.json");
+  ASSERT_EQ(summary.at("runs").size(), 2U);
+  for (const json& one : summary.at("runs"))
+    for (const json& method : one.at("methods")) {
+      EXPECT_EQ(method.at("status"), "diverged");
+      EXPECT_THAT(method.at("error").get<std::string>(), HasSubstr("the loss of "));
+      EXPECT_TRUE(method.at("weights").is_null());
+      EXPECT_TRUE(method.at("test_accuracy").is_null());
+    }
+  for (const json& method : summary.at("methods")) EXPECT_EQ(method.at("diverged"), 2);
+  EXPECT_THAT(read_text(file("run/summary.csv")),
+              AllOf(HasSubstr(",bp,diverged,"), HasSubstr(",neuroflux,diverged,")));
+  EXPECT_THAT(read_text(file("run/summary.md")), HasSubstr("| bp | 2, 2 diverged |"));
+  EXPECT_EQ(result.out.find(read_text(file("run/summary.md"))), 0U);
+  expect_only_finished("run");
+  // Nothing is told but what there is: no epoch, no run that begins.
+  expect_refusal(run({"compare", "--resume", "run"}), 1, "4 trainings diverged");
+  EXPECT_EQ(read_json("run/summary.json"), summary);
+  ASSERT_EQ(run({"report", "run"}).exit_code, 0);
+  EXPECT_THAT(read_text(file("report.html")), HasSubstr("Seed 1: neuroflux diverged: neuroflux "));
 }
 
 // Found one step before the loss is not finite either.

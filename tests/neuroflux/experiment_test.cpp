@@ -1,0 +1,109 @@
+#include "neuroflux/experiment.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "neuroflux/comparison.h"
+#include "neuroflux/run_record.h"
+
+namespace nf {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+/// A method of no net, whose training is what the test says.
+class ToldMethod : public Method {
+ public:
+  ToldMethod(const char* name, std::function<void()> train) : train_(std::move(train)) {
+    planned_.name = name;
+    planned_.fits = true;
+  }
+  void trace(const ContextPtr&, const nn::OptimizerOptions&, MemoryTrace&) const override {}
+  void run(const MethodRun&, MethodSummary& summary) const override {
+    train_();
+    summary.total_seconds = 1.0;
+  }
+
+ private:
+  std::function<void()> train_;
+};
+
+class ToldExperiment : public testing::Test {
+ protected:
+  void SetUp() override {
+    options_.run_folder =
+        fs::path(testing::TempDir()) /
+        fmt::format("told-{}-{}", getpid(),
+                    testing::UnitTest::GetInstance()->current_test_info()->name());
+    options_.config_text = "seed = 0\n";
+  }
+  void TearDown() override { fs::remove_all(options_.run_folder); }
+
+  /// Method "first", then "second".
+  Summary run() {
+    ExperimentPlan plan;
+    plan.summary.input = {12, 12, 1};
+    plan.summary.classes = 4;
+    plan.methods.push_back(std::make_unique<ToldMethod>("first", [this] {
+      ++first_runs_;
+      first_();
+    }));
+    plan.methods.push_back(std::make_unique<ToldMethod>("second", [this] { second_(); }));
+    for (const auto& method : plan.methods) plan.summary.methods.push_back(method->planned());
+    const nn::GeneratedOptions images{
+        .count = 40, .height = 12, .width = 12, .channels = 1, .classes = 4};
+    const nn::TrainingData data(nn::generate_images(images), nn::generate_images(images), {});
+    return run_experiment(options_, std::move(plan), data, {});
+  }
+  Summary left() const { return read_runs(options_.run_folder).front().summary; }
+
+  ExperimentOptions options_;
+  int first_runs_ = 0;
+  std::function<void()> first_ = [] { throw Diverged("the loss is nan"); }, second_ = [] {};
+};
+
+TEST_F(ToldExperiment, OthersGoOnBehindAMethodThatDiverges) {
+  const Summary summary = run();
+  ASSERT_EQ(summary.methods.size(), 2U);
+  EXPECT_TRUE(summary.methods[0].diverged);
+  EXPECT_EQ(summary.methods[0].error, "the loss is nan");
+  EXPECT_FALSE(summary.methods[0].total_seconds);
+  EXPECT_EQ(summary.methods[1].error, "");
+  EXPECT_EQ(summary.methods[1].total_seconds, 1.0);
+  EXPECT_EQ(to_json(left()), to_json(summary));
+  EXPECT_TRUE(is_finished(options_.run_folder));
+  EXPECT_THAT(to_table(summary), HasSubstr("first diverged: the loss is nan\n"));
+}
+
+TEST_F(ToldExperiment, OtherFailuresEndIt) {
+  first_ = [] { throw Error("a broken rule"); };
+  EXPECT_THROW(run(), Error);
+  const Summary summary = left();
+  EXPECT_FALSE(summary.methods[0].diverged);
+  EXPECT_EQ(summary.methods[0].error, "a broken rule");
+  EXPECT_EQ(summary.methods[1].error, "not begun");
+  EXPECT_FALSE(is_finished(options_.run_folder));
+}
+
+TEST_F(ToldExperiment, WhatDivergedIsNotTrainedAgainByARunThatGoesOn) {
+  second_ = [] { throw Error("no space left"); };
+  EXPECT_THROW(run(), Error);
+  EXPECT_FALSE(is_finished(options_.run_folder));
+  second_ = [] {};
+  options_.resume = true;
+  const Summary summary = run();
+  EXPECT_EQ(first_runs_, 1);
+  EXPECT_TRUE(summary.methods[0].diverged);
+  EXPECT_EQ(summary.methods[0].error, "the loss is nan");
+  EXPECT_EQ(summary.methods[1].total_seconds, 1.0);
+}
+
+}  // namespace
+}  // namespace nf
