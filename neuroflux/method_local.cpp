@@ -1,5 +1,7 @@
 // Local learning: `neuroflux`, block by block from the activation cache, and `local`, its baseline,
 // all units at once with classic auxiliary networks.
+#include <algorithm>
+
 #include "engine/timer.h"
 #include "neuroflux/export_exit.h"
 #include "neuroflux/joint_units.h"
@@ -121,6 +123,15 @@ class LocalMethod : public Method {
   static void summarise(const LocalResult& result, const nn::TrainingData& data,
                         MethodSummary& summary) {
     summary.batches.clear();
+    // What is filled is what a next block was trained from; two generations lie there at a time.
+    summary.cache_bytes = 0;
+    std::int64_t before = 0;
+    for (std::size_t i = 0; i < summary.blocks.size(); ++i) {
+      std::int64_t& written = summary.blocks[i].cache_bytes;
+      if (i + 1 >= result.blocks.size()) written = 0;
+      summary.cache_bytes = std::max(*summary.cache_bytes, before + written);
+      before = written;
+    }
     for (std::size_t i = 0; i < result.blocks.size(); ++i) {
       const BlockResult& block = result.blocks[i];
       BlockSummary& described = summary.blocks[i];

@@ -19,7 +19,7 @@ struct BlockSummary {
   std::int64_t batch = 0;
   std::int64_t predicted_peak_bytes = 0;
   std::optional<std::int64_t> measured_peak_bytes;
-  std::int64_t cache_bytes = 0;
+  std::int64_t cache_bytes = 0;             ///< of its outputs: planned, in a finished run written
   std::optional<double> predicted_seconds;  ///< of train and cache
   /// Filling the cache is counted in cache_seconds; waiting for storage while training in
   /// cache_wait_seconds, while filling in fill_wait_seconds.
@@ -78,7 +78,8 @@ struct MethodSummary {
   std::string weights;                  ///< file of what is delivered, within the run folder
   // neuroflux only
   std::int64_t unit_count = 0;
-  std::optional<std::int64_t> cache_bytes;  ///< most that lay on storage at once
+  /// Most that lies on storage at once: planned, in a finished run written.
+  std::optional<std::int64_t> cache_bytes;
   std::vector<BlockSummary> blocks;
   std::vector<ExitSummary> exits;
   std::optional<std::int64_t> exit_unit;  ///< the chosen one, counted from 1

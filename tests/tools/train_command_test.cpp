@@ -292,6 +292,27 @@ TEST_F(Training, WhereAndHowActivationsAreCachedDoesNotChangeAWeight) {
   }
 }
 
+TEST_F(Training, CacheBytesOfARunAreThoseThatWereWritten) {
+  const Arguments command =
+      Arguments{"train", "--budget", "2MiB", "--partition", "homogeneous", "--rho", "0.1"} + kTiny;
+  const auto train = [&](const std::string& folder, const Arguments& stop) {
+    const ProgramResult result = run(command + Arguments{"--run-dir", folder} + stop);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return read_json(folder + "/summary.json").at("methods").at(0);
+  };
+  const json whole = train("whole", {"--no-early-stop"});
+  const json stopped = train("stopped", {"--exit-accuracy", "0.01"});
+  for (const char* folder : {"whole", "stopped"})
+    EXPECT_GT(read_json(std::string(folder) + "/plan.json").at("methods").at(0).at("cache_bytes"),
+              0);
+  EXPECT_EQ(whole.at("cache_bytes"),
+            read_json("whole/plan.json").at("methods").at(0).at("cache_bytes"));
+  ASSERT_EQ(stopped.at("stopped_early"), true);
+  ASSERT_TRUE(stopped.at("blocks").at(1).at("train_seconds").is_null());
+  EXPECT_EQ(stopped.at("cache_bytes"), 0);
+  EXPECT_EQ(stopped.at("blocks").at(0).at("cache_bytes"), 0);
+}
+
 TEST_F(Training, CachedViewsTakeTheirSpaceAndNeedAugmentation) {
   const Arguments command = Arguments{"train", "--no-early-stop", "--budget", "700K", "--run-dir",
                                       "run",   "--cache-views"} +
