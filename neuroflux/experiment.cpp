@@ -103,6 +103,8 @@ class Experiment {
     elapsed_before_ = go_on ? progress_->elapsed_seconds : 0.0;
     joules_before_ = go_on ? progress_->energy_joules.value_or(0.0) : 0.0;
     MethodRun input{data_, training_, observer_, device_, options_.run_folder, options_.batch};
+    input.timer = timer_;
+    input.earlier_seconds = elapsed_before_;
     if (go_on) input.continuation.from = &*progress_->state;
     if (options_.checkpoints)
       input.continuation.save = [this, i](const TrainingState& state) { save(i, &state); };

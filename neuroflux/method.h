@@ -33,6 +33,10 @@ struct MethodRun {
   std::filesystem::path folder;      ///< the run folder: weights are left there
   std::int64_t inference_batch = 1;  ///< largest one of the measurement of speed
   Continuation continuation = {};
+  Timer timer = {};              ///< since the method's work began in this process
+  double earlier_seconds = 0.0;  ///< of it in those that were cut off
+
+  double elapsed_seconds() const { return earlier_seconds + timer.seconds(); }
 };
 
 class Method {

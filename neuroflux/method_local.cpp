@@ -97,6 +97,7 @@ class LocalMethod : public Method {
     training.deliver_whole_net = plan_.partition == to_string(PartitionRule::whole);
     const LocalResult result = train_locally(Context::create(run.device), net, plan_, run.data,
                                              training, run.observer, run.continuation);
+    summary.total_seconds = *summary.plan_seconds + run.elapsed_seconds();
     summarise(result, run.data, summary);
     const std::int64_t unit = result.exits[result.chosen].unit;
     const SavedNet saved = describe_exit(model_, plan_, unit, run.data.transform());
@@ -154,8 +155,6 @@ class LocalMethod : public Method {
     summary.measured_peak_bytes = result.measured_peak_bytes;
     summary.train_seconds = result.train_seconds;
     summary.evaluation_seconds = result.evaluation_seconds;
-    summary.total_seconds =
-        *summary.plan_seconds + result.train_seconds + result.evaluation_seconds;
     if (data.validation_count() > 0) summary.validation_accuracy = chosen.validation_accuracy;
     if (data.test_count() > 0) summary.test_accuracy = result.test_accuracy;
     summary.parameters = chosen.parameters;

@@ -62,6 +62,7 @@ struct MethodSummary {
   /// Training steps and, for neuroflux, the cache; without planning and evaluation.
   std::optional<double> train_seconds;
   std::optional<double> evaluation_seconds, plan_seconds;
+  /// All of its work, from planning to the test: with checkpoints and placing the net too.
   std::optional<double> total_seconds;
   std::optional<double> validation_accuracy, test_accuracy;
   std::optional<std::int64_t> parameters;  ///< of what is delivered: the net, or the chosen exit

@@ -4,10 +4,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "neuroflux/comparison.h"
 #include "neuroflux/run_record.h"
@@ -103,6 +105,37 @@ TEST_F(ToldExperiment, WhatDivergedIsNotTrainedAgainByARunThatGoesOn) {
   EXPECT_TRUE(summary.methods[0].diverged);
   EXPECT_EQ(summary.methods[0].error, "the loss is nan");
   EXPECT_EQ(summary.methods[1].total_seconds, 1.0);
+}
+
+// What is neither a step nor an evaluation, such as a checkpoint, is time all the same.
+TEST(Experiment, TheTotalIsAllOfAMethodsTime) {
+  ExperimentOptions options;
+  options.run_folder = fs::path(testing::TempDir()) / fmt::format("total-{}", getpid());
+  options.config_text = "seed = 0\n";
+  options.width = 0.125;
+  options.batch = 16;
+  options.budget = std::int64_t{16} << 20;
+  options.device.threads = 1;
+  options.training.epochs = 2;
+  const nn::GeneratedOptions images{
+      .count = 40, .height = 12, .width = 12, .channels = 1, .classes = 4};
+  const nn::TrainingData data(nn::generate_images(images), nn::generate_images(images),
+                              {.validation_fraction = 0.2, .pad_to = 16});
+  static constexpr double kPause = 0.1;
+  const TrainingObserver observer{.on_epoch = [](const Stage&, const nn::EpochMetrics& metrics) {
+    if (metrics.epoch == 1) std::this_thread::sleep_for(std::chrono::duration<double>(kPause));
+  }};
+  const Summary summary =
+      run_experiment(options, plan_experiment(options, data_shape(data)), data, observer);
+  fs::remove_all(options.run_folder);
+  for (const MethodSummary& method : summary.methods) {
+    SCOPED_TRACE(method.name);
+    ASSERT_TRUE(method.total_seconds);
+    EXPECT_GE(*method.total_seconds,
+              *method.plan_seconds + *method.train_seconds + *method.evaluation_seconds + kPause);
+    ASSERT_FALSE(method.history.empty());
+    EXPECT_GE(*method.total_seconds, method.history.back().elapsed_seconds);
+  }
 }
 
 }  // namespace
