@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <string>
 
 namespace nf {
 namespace {
@@ -12,6 +13,13 @@ std::optional<std::uint64_t> read_number(const std::filesystem::path& file) {
   return in >> number ? std::optional(number) : std::nullopt;
 }
 
+// psys is the whole platform, packages included.
+bool holds_packages(const std::filesystem::path& zone) {
+  std::ifstream in(zone / "name");
+  std::string name;
+  return in >> name && name == "psys";
+}
+
 }  // namespace
 
 EnergyMeter::EnergyMeter(const std::filesystem::path& powercap) {
@@ -19,7 +27,7 @@ EnergyMeter::EnergyMeter(const std::filesystem::path& powercap) {
   for (const auto& entry : std::filesystem::directory_iterator(powercap, status)) {
     // intel-rapl:0 is a package; intel-rapl:0:1 a part of it, which would be counted twice.
     const std::string name = entry.path().filename().string();
-    if (std::count(name.begin(), name.end(), ':') != 1) continue;
+    if (std::count(name.begin(), name.end(), ':') != 1 || holds_packages(entry.path())) continue;
     const auto range = read_number(entry.path() / "max_energy_range_uj");
     const auto now = read_number(entry.path() / "energy_uj");
     if (range && now) counters_.push_back({entry.path() / "energy_uj", *range, *now});

@@ -140,6 +140,9 @@ class Powercap : public testing::Test {
     zone("intel-rapl:0", 1000, 5000000);
     zone("intel-rapl:0:0", 1, 5000000);  // cores within the package
     zone("intel-rapl:1", 4900000, 5000000);
+    for (const char* package : {"0", "1"})
+      std::ofstream(root_ / fmt::format("intel-rapl:{}", package) / "name")
+          << "package-" << package << '\n';
     fs::create_directories(root_ / "intel-rapl");
   }
   void TearDown() override { fs::remove_all(root_); }
@@ -161,6 +164,15 @@ TEST_F(Powercap, SumsPackagesAndUnderstandsWrapping) {
   EXPECT_NEAR(*meter.joules(), 2.5005, 1e-9);
   fs::remove(root_ / "intel-rapl:1" / "energy_uj");  // rights may go
   EXPECT_NEAR(*meter.joules(), 2.5005, 1e-9);
+}
+
+TEST_F(Powercap, ThePlatformIsNotAddedToThePackagesItHolds) {
+  zone("intel-rapl:2", 1000, 5000000);
+  std::ofstream(root_ / "intel-rapl:2" / "name") << "psys\n";
+  EnergyMeter meter(root_);
+  zone("intel-rapl:0", 2001000, 5000000);  // + 2 J
+  zone("intel-rapl:2", 3001000, 5000000);  // + 3 J, these among them
+  EXPECT_NEAR(*meter.joules(), 2.0, 1e-9);
 }
 
 TEST_F(Powercap, NothingToReadIsNoFigure) {
