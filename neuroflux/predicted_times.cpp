@@ -15,7 +15,7 @@ class PredictedTimes : public TimeModel {
   StorageSpeed storage() override { return speed_.storage; }
 
   PassTimes unit(const LocalUnit& unit, const Shape& sample, std::int64_t max_batch) override {
-    const Shape one = with_batch(sample);
+    const Shape one = batch_of_one(sample);
     const auto body = static_cast<double>(unit.unit->flops(one));
     const auto head = static_cast<double>(unit.classifier->flops(unit.unit->output_shape(one)));
     const std::int64_t parameters =
@@ -54,12 +54,6 @@ class PredictedTimes : public TimeModel {
   }
 
  private:
-  static Shape with_batch(const Shape& sample) {
-    std::vector<std::int64_t> extents{1};
-    for (const std::int64_t extent : sample.extents()) extents.push_back(extent);
-    return Shape{std::span<const std::int64_t>(extents)};
-  }
-
   double staging(const Shape& sample) const {
     return static_cast<double>(sample.numel()) * 4.0 / speed_.host_bytes_per_second;
   }
@@ -99,6 +93,12 @@ class PredictedTimes : public TimeModel {
 };
 
 }  // namespace
+
+Shape batch_of_one(const Shape& sample) {
+  std::vector<std::int64_t> extents{1};
+  for (const std::int64_t extent : sample.extents()) extents.push_back(extent);
+  return Shape{std::span<const std::int64_t>(extents)};
+}
 
 DeviceSpeed nominal_speed(const ContextOptions& target) {
   const StorageSpeed disk{1.0e9, 1.5e9};

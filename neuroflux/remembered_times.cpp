@@ -90,10 +90,13 @@ class RememberedTimes : public TimeModel {
   double replayed_seconds() const override { return replayed_; }
 
   PassTimes unit(const LocalUnit& unit, const Shape& sample, std::int64_t max_batch) override {
-    // A unit of one net and its classifier are told apart by their sizes.
+    // A unit of one net and its classifier are told apart by their sizes. Classifiers of one size
+    // may work on maps that were averaged down, or not.
+    const Shape features = unit.unit->output_shape(batch_of_one(sample));
     const std::string key =
-        fmt::format("{} {} {} {} {}", unit.name, unit.unit->parameter_count(),
-                    unit.classifier->parameter_count(), sample.str(), max_batch);
+        fmt::format("{} {} {} {} {} {}", unit.name, unit.unit->parameter_count(),
+                    unit.classifier->parameter_count(), unit.classifier->flops(features),
+                    sample.str(), max_batch);
     return remember(passes_, key, [&] { return source_->unit(unit, sample, max_batch); });
   }
   PassTimes whole(nn::Model& model, const nn::Segments& segments, std::int64_t max_batch) override {

@@ -7,6 +7,7 @@
 
 #include "engine/context.h"
 #include "engine/dtype.h"
+#include "engine/shape.h"
 #include "neuroflux/disk_chunks.h"
 #include "neuroflux/time_model.h"
 
@@ -22,6 +23,9 @@ struct DeviceSpeed {
 };
 /// What a device of that kind with that many threads typically reaches in training.
 DeviceSpeed nominal_speed(const ContextOptions& target);
+
+/// (1, H, W, C) of a sample (H, W, C): that of which modules tell FLOPs.
+Shape batch_of_one(const Shape& sample);
 
 /// Roofline: operators + FLOPs / speed + bytes / bandwidth. FLOPs are the modules' own: a unit's
 /// are taken twice in training (forward and gradient of its weights; no gradient goes to its

@@ -243,6 +243,23 @@ TEST_F(MeasuredTimes, StayWithinTheBudget) {
   EXPECT_THROW(times->unit(local_->range(1, 1).front(), local_->input_sample(1), 64), OutOfBudget);
 }
 
+TEST(RememberedTimes, ClassifiersOfOneSizeMayComputeMore) {
+  const auto net = nn::make_model("vgg11", {.input = {32, 32, 3}, .classes = 10, .width = 0.125});
+  const auto unit = [&](nn::Module& classifier) {
+    return LocalUnit{"conv1", net->units().front().get(), &classifier};
+  };
+  const Shape features = net->units().front()->output_shape({1, 32, 32, 3});
+  const auto whole = make_conv_classifier("aux", features, 10, 16, 0);
+  const auto averaged = make_conv_classifier("aux", features, 10, 16, 8);
+  ASSERT_EQ(whole->parameter_count(), averaged->parameter_count());
+  ASSERT_LT(averaged->flops(features), whole->flops(features));
+  const DeviceSpeed speed{1e9, 1e20, 0.0, 1e20, {1e9, 1e9}};  // FLOPs alone count
+  const auto times = remember_times(make_predicted_times({.threads = 1}, {}, speed));
+  const double first = times->unit(unit(*whole), {32, 32, 3}, 8).train.seconds(8);
+  EXPECT_LT(times->unit(unit(*averaged), {32, 32, 3}, 8).train.seconds(8), first);
+  EXPECT_EQ(times->unit(unit(*whole), {32, 32, 3}, 8).train.seconds(8), first);
+}
+
 TEST(PredictedTimes, GrowWithFlopsAndWithTheBatch) {
   const auto net = nn::make_model("vgg11", {.input = {32, 32, 3}, .classes = 10});
   const DeviceSpeed speed{1e9, 1e20, 0.0, 1e20, {1e9, 1e9}};  // FLOPs alone count

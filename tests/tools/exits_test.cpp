@@ -128,7 +128,7 @@ TEST_F(Training, AnExitNearABackpropagationThatDoesNotFitIsChosenWithout) {
                                               std::to_string(least - 1), "--exit-within-bp", "1"} +
                                     kTiny);
   ASSERT_EQ(trained.exit_code, 0) << trained.err;
-  EXPECT_THAT(trained.err, testing::HasSubstr("bp did not fit, so the exit is chosen without"));
+  EXPECT_THAT(trained.err, testing::HasSubstr("bp has no accuracy, so the exit is chosen without"));
   const json method = read_json("run/summary.json").at("methods")[1];
   EXPECT_EQ(method.at("status"), "ok");
   EXPECT_FALSE(method.contains("wanted_exit_accuracy"));
