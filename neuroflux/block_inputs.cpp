@@ -93,8 +93,12 @@ double BlockInputs::Sources::train_wait_seconds() const {
   return train_ ? train_->wait_seconds() : 0.0;
 }
 
+double BlockInputs::Sources::validation_wait_seconds() const {
+  return validation_ ? validation_->wait_seconds() : 0.0;
+}
+
 double BlockInputs::Sources::wait_seconds() const {
-  return train_wait_seconds() + (validation_ ? validation_->wait_seconds() : 0.0);
+  return train_wait_seconds() + validation_wait_seconds();
 }
 
 BlockInputs::Sources BlockInputs::open(std::size_t k, LocalBlock& block, bool shuffle) {

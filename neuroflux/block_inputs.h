@@ -30,8 +30,9 @@ class BlockInputs {
    public:
     nn::BatchSource& train() const;
     nn::BatchSource* validation() const;
-    /// Seconds for which the training set, or both, were waited for.
+    /// Seconds for which the training set, the validation set, or both were waited for.
     double train_wait_seconds() const;
+    double validation_wait_seconds() const;
     double wait_seconds() const;
 
    private:

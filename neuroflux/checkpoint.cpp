@@ -35,7 +35,8 @@ json block_json(const BlockResult& block) {
           {"cache_wait_seconds", block.cache_wait_seconds},
           {"fill_wait_seconds", block.fill_wait_seconds},
           {"cache_host_bytes", block.cache_host_bytes},
-          {"evaluation_seconds", block.evaluation_seconds}};
+          {"evaluation_seconds", block.evaluation_seconds},
+          {"evaluation_wait_seconds", block.evaluation_wait_seconds}};
 }
 
 json state_json(const TrainingState& state) {
@@ -89,7 +90,10 @@ BlockResult read_block(const JsonValue& value) {
           .cache_wait_seconds = seconds("cache_wait_seconds"),
           .fill_wait_seconds = seconds("fill_wait_seconds"),
           .cache_host_bytes = value.at("cache_host_bytes").whole(),
-          .evaluation_seconds = seconds("evaluation_seconds")};
+          .evaluation_seconds = seconds("evaluation_seconds"),
+          .evaluation_wait_seconds = value.find("evaluation_wait_seconds")  // earlier ones lack it
+                                         ? seconds("evaluation_wait_seconds")
+                                         : 0.0};
 }
 
 TrainingState read_state(const JsonValue& value, const Plan* plan, nn::StateDict tensors) {

@@ -120,6 +120,8 @@ class Run {
     const auto note = [&] {
       note_peaks(before, state_.partial);
       state_.partial.cache_wait_seconds = before.cache_wait_seconds + sources.train_wait_seconds();
+      state_.partial.evaluation_wait_seconds =
+          before.evaluation_wait_seconds + sources.validation_wait_seconds();
     };
     nn::FitOptions fit = fit_options(options_, plan_.blocks[k].batch, data_.train_count());
     fit.name = describe(stage);

@@ -139,6 +139,7 @@ class LocalMethod : public Method {
       described.measured_peak_bytes = block.measured_peak_bytes;
       described.train_seconds = block.train_seconds;
       described.evaluation_seconds = block.evaluation_seconds;
+      described.evaluation_wait_seconds = block.evaluation_wait_seconds;
       described.cache_seconds = block.cache_seconds;
       described.cache_wait_seconds = block.cache_wait_seconds;
       described.fill_wait_seconds = block.fill_wait_seconds;

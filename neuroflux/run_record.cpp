@@ -65,6 +65,7 @@ BlockSummary read_block(const JsonValue& value, std::int64_t after, std::int64_t
   block.cache_wait_seconds = seconds_if(value, "cache_wait_seconds");
   block.fill_wait_seconds = seconds_if(value, "fill_wait_seconds");
   block.evaluation_seconds = seconds_if(value, "evaluation_seconds");
+  block.evaluation_wait_seconds = seconds_if(value, "evaluation_wait_seconds");
   block.cache_host_bytes = bytes_if(value, "cache_host_bytes");
   return block;
 }

@@ -36,6 +36,7 @@ json block_json(const BlockSummary& block) {
           {"predicted_seconds", or_null(block.predicted_seconds)},
           {"train_seconds", or_null(block.train_seconds)},
           {"evaluation_seconds", or_null(block.evaluation_seconds)},
+          {"evaluation_wait_seconds", or_null(block.evaluation_wait_seconds)},
           {"cache_seconds", or_null(block.cache_seconds)},
           {"cache_wait_seconds", or_null(block.cache_wait_seconds)},
           {"fill_wait_seconds", or_null(block.fill_wait_seconds)},
@@ -60,6 +61,29 @@ std::string grouped(std::int64_t number) {
     text.push_back(digits[i]);
   }
   return text;
+}
+
+// "0.3 s (15.0%)"
+std::string with_share(double seconds, double whole) {
+  return fmt::format("{:.1f} s ({:.1f}%)", seconds, whole > 0.0 ? 100.0 * seconds / whole : 0.0);
+}
+
+// How much of its time each block waited for the cache; empty where none learnt from one.
+std::string waits_note(const MethodSummary& method) {
+  std::string training;
+  double validation = 0.0, waited = 0.0;
+  std::size_t trained = 0;
+  for (const BlockSummary& block : method.blocks) {
+    if (!block.train_seconds) continue;
+    training +=
+        fmt::format("{}{}", ++trained == 1 ? "" : ", ",
+                    with_share(block.cache_wait_seconds.value_or(0.0), *block.train_seconds));
+    validation += block.evaluation_seconds.value_or(0.0);
+    waited += block.evaluation_wait_seconds.value_or(0.0);
+  }
+  if (trained < 2) return "";
+  return fmt::format("{}: waiting for the cache was, by block, {} of training; {} of validation\n",
+                     method.name, training, with_share(waited, validation));
 }
 
 // How the plan's times held, once there are others; empty before.
@@ -239,7 +263,7 @@ std::string to_table(const Summary& summary) {
               ? fmt::format("; none has the validation accuracy that was wanted, {:.2f}%",
                             *method.wanted_exit_accuracy * 100.0)
               : "");
-    notes += times_note(method);
+    notes += times_note(method) + waits_note(method);
   }
   if (summary.context_bytes)
     notes += fmt::format("beside the budget {}'s context and libraries take {}\n", summary.device,

@@ -22,9 +22,10 @@ struct BlockSummary {
   std::int64_t cache_bytes = 0;             ///< of its outputs: planned, in a finished run written
   std::optional<double> predicted_seconds;  ///< of train and cache
   /// Filling the cache is counted in cache_seconds; waiting for storage while training in
-  /// cache_wait_seconds, while filling in fill_wait_seconds.
+  /// cache_wait_seconds, while filling in fill_wait_seconds, in validation in
+  /// evaluation_wait_seconds.
   std::optional<double> train_seconds, cache_seconds, cache_wait_seconds, fill_wait_seconds,
-      evaluation_seconds;
+      evaluation_seconds, evaluation_wait_seconds;
   std::optional<std::int64_t> cache_host_bytes;  ///< most that caches took of host memory
 };
 

@@ -22,6 +22,7 @@ struct BlockResult {
   double fill_wait_seconds = 0.0;     ///< of cache_seconds: waiting for the old and the new cache
   std::int64_t cache_host_bytes = 0;  ///< most host memory that caches and their buffers took
   double evaluation_seconds = 0.0;
+  double evaluation_wait_seconds = 0.0;  ///< of these: waiting for the cache
 };
 
 /// The end of an epoch of a block (of the net, for methods without blocks), or of a block.

@@ -13,14 +13,17 @@ namespace {
 // Seconds in the order of the legend.
 std::vector<double> measured_parts(const BlockSummary& block) {
   const double wait = std::min(block.cache_wait_seconds.value_or(0.0), *block.train_seconds);
-  return {*block.train_seconds - wait, wait, block.cache_seconds.value_or(0.0),
-          block.evaluation_seconds.value_or(0.0)};
+  const double evaluation = block.evaluation_seconds.value_or(0.0);
+  const double evaluation_wait = std::min(block.evaluation_wait_seconds.value_or(0.0), evaluation);
+  return {*block.train_seconds - wait, wait + evaluation_wait, block.cache_seconds.value_or(0.0),
+          evaluation - evaluation_wait};
 }
 
 // Over those runs whose block was trained and is the same one.
 BarPlot::Bar measured_bar(const std::vector<const MethodSummary*>& methods, std::size_t index) {
   const BlockSummary& wanted = methods.front()->blocks[index];
   std::vector<double> sums(4, 0.0);
+  double trained = 0.0, waited = 0.0;
   int count = 0;
   for (const MethodSummary* method : methods) {
     if (index >= method->blocks.size()) continue;
@@ -30,11 +33,15 @@ BarPlot::Bar measured_bar(const std::vector<const MethodSummary*>& methods, std:
     if (!same || !block.train_seconds) continue;
     const std::vector<double> parts = measured_parts(block);
     for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += parts[i];
+    trained += *block.train_seconds;
+    waited += std::min(block.cache_wait_seconds.value_or(0.0), *block.train_seconds);
     ++count;
   }
   if (count == 0) return {};
   for (double& sum : sums) sum /= count;
-  return {count == 1 ? "measured" : fmt::format("measured, mean of {}", count), sums};
+  std::string label = count == 1 ? "measured" : fmt::format("measured, mean of {}", count);
+  if (waited > 0.0) label += fmt::format("; training waited {}", format_percent(waited / trained));
+  return {label, sums};
 }
 
 }  // namespace
@@ -55,8 +62,10 @@ std::string time_section(const Group& group) {
       BarPlot plot{
           .text = {fmt::format("{} under {}", name, format_bytes(budget)),
                    plan->time_source == "measured"
-                       ? "The planner measured single steps and predicted from these."
-                       : "The planner predicted from FLOPs and bytes."},
+                       ? "The planner measured single steps and predicted from these. Training and "
+                         "validation wait for the cache."
+                       : "The planner predicted from FLOPs and bytes. Training and validation wait "
+                         "for the cache."},
           .x = {.label = "time", .format = format_seconds},
           .names = {"training", "waiting for the cache", "filling the cache", "evaluation"},
           .colours = {"t0", "t1", "t2", "t3"},

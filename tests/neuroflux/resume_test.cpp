@@ -133,6 +133,7 @@ class CheckpointFile : public LocalTraining {
                   {.save = [&](const TrainingState& state) {
                     if (++saved == 4) state_ = state;
                   }});
+    state_.partial.evaluation_wait_seconds = 0.125;  // however long it was
     progress_.plan = "of a plan";
     progress_.metrics_bytes = 1234;
     progress_.elapsed_seconds = 56.75;
@@ -176,6 +177,7 @@ TEST_F(CheckpointFile, HoldsAllToTheBit) {
   ASSERT_EQ(found->state->blocks.size(), 1U);
   EXPECT_EQ(found->state->blocks[0].measured_peak_bytes, state_.blocks[0].measured_peak_bytes);
   EXPECT_EQ(found->state->blocks[0].train_seconds, state_.blocks[0].train_seconds);
+  EXPECT_EQ(found->state->partial.evaluation_wait_seconds, 0.125);
   ASSERT_EQ(found->state->epochs.size(), state_.epochs.size());
   EXPECT_EQ(told({}, found->state->epochs[0]), told({}, state_.epochs[0]));
   EXPECT_EQ(found->state->exits.size(), state_.exits.size());

@@ -69,6 +69,8 @@ MethodSummary small_method() {
   trained.train_seconds = 2.0;
   trained.cache_seconds = 0.1;
   trained.cache_wait_seconds = 0.2;
+  trained.evaluation_seconds = 0.4;
+  trained.evaluation_wait_seconds = 0.1;
   BlockSummary skipped;
   skipped.first_unit = skipped.last_unit = 3;
   skipped.batch = 16;
@@ -314,6 +316,7 @@ TEST_F(RunFolderRead, ReportSaysInWordsWhatIsMissing) {
   EXPECT_THAT(page, HasSubstr("bp-checkpoint diverged: the loss is nan"));
   EXPECT_THAT(page, HasSubstr("The step could not be run again: no such device"));
   EXPECT_THAT(page, HasSubstr("not trained"));
+  EXPECT_THAT(page, HasSubstr("measured; training waited 10.0 %"));
   EXPECT_THAT(page, HasSubstr("nf-run-&lt;&amp;&quot;&gt;-"));
 }
 

@@ -39,12 +39,18 @@ TEST(SummaryTable, HoldsPredictedTimesAgainstThoseTaken) {
     local.blocks[k].train_seconds = 2.0 + static_cast<double>(k);
     local.blocks[k].cache_seconds = 0.5;
     local.blocks[k].cache_wait_seconds = 0.25;
+    local.blocks[k].evaluation_seconds = 0.5;
+    local.blocks[k].evaluation_wait_seconds = 0.05 * static_cast<double>(1 + 2 * k);
   }
   const std::string table = to_table(summary);
   EXPECT_THAT(table, HasSubstr("bp: training and validation took 22.0 s, 20.0 s were predicted\n"));
   EXPECT_THAT(table,
               HasSubstr("neuroflux: training and cache by block, seconds taken for predicted: "
                         "2.5 for 3.0, 3.5 for 3.0; 0.5 s of it waiting for the cache\n"));
+  EXPECT_THAT(table,
+              testing::ContainsRegex(
+                  "neuroflux: waiting for the cache was, by block, 0\\.[23] s \\(12\\.5%\\), "
+                  "0\\.[23] s \\(8\\.3%\\) of training; 0\\.2 s \\(20\\.0%\\) of validation\n"));
 }
 
 TEST(SummaryTable, SaysWhereNoExitIsAsWanted) {

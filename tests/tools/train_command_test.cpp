@@ -288,6 +288,8 @@ TEST_F(Training, WhereAndHowActivationsAreCachedDoesNotChangeAWeight) {
       EXPECT_GT(block.at("cache_host_bytes"), 0);
       EXPECT_LE(block.at("fill_wait_seconds"), block.at("cache_seconds"));
       EXPECT_LE(block.at("cache_wait_seconds"), block.at("train_seconds"));
+      EXPECT_GE(block.at("evaluation_wait_seconds"), 0.0);
+      EXPECT_LE(block.at("evaluation_wait_seconds"), block.at("evaluation_seconds"));
     }
   }
 }
