@@ -4,12 +4,15 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "neuroflux/comparison.h"
 #include "neuroflux/run_record.h"
@@ -107,27 +110,40 @@ TEST_F(ToldExperiment, WhatDivergedIsNotTrainedAgainByARunThatGoesOn) {
   EXPECT_EQ(summary.methods[1].total_seconds, 1.0);
 }
 
+/// bp and neuroflux on a small net.
+class RealExperiment : public testing::Test {
+ protected:
+  void SetUp() override {
+    options_.run_folder =
+        fs::path(testing::TempDir()) /
+        fmt::format("real-{}-{}", getpid(),
+                    testing::UnitTest::GetInstance()->current_test_info()->name());
+    options_.config_text = "seed = 0\n";
+    options_.width = 0.125;
+    options_.batch = 16;
+    options_.budget = std::int64_t{16} << 20;
+    options_.device.threads = 1;
+    options_.training.epochs = 2;
+  }
+  void TearDown() override { fs::remove_all(options_.run_folder); }
+
+  Summary run(const TrainingObserver& observer) const {
+    const nn::GeneratedOptions images{
+        .count = 40, .height = 12, .width = 12, .channels = 1, .classes = 4};
+    const nn::TrainingData data(nn::generate_images(images), nn::generate_images(images),
+                                {.validation_fraction = 0.2, .pad_to = 16});
+    return run_experiment(options_, plan_experiment(options_, data_shape(data)), data, observer);
+  }
+
+  ExperimentOptions options_;
+};
+
 // What is neither a step nor an evaluation, such as a checkpoint, is time all the same.
-TEST(Experiment, TheTotalIsAllOfAMethodsTime) {
-  ExperimentOptions options;
-  options.run_folder = fs::path(testing::TempDir()) / fmt::format("total-{}", getpid());
-  options.config_text = "seed = 0\n";
-  options.width = 0.125;
-  options.batch = 16;
-  options.budget = std::int64_t{16} << 20;
-  options.device.threads = 1;
-  options.training.epochs = 2;
-  const nn::GeneratedOptions images{
-      .count = 40, .height = 12, .width = 12, .channels = 1, .classes = 4};
-  const nn::TrainingData data(nn::generate_images(images), nn::generate_images(images),
-                              {.validation_fraction = 0.2, .pad_to = 16});
+TEST_F(RealExperiment, TheTotalIsAllOfAMethodsTime) {
   static constexpr double kPause = 0.1;
-  const TrainingObserver observer{.on_epoch = [](const Stage&, const nn::EpochMetrics& metrics) {
+  const Summary summary = run({.on_epoch = [](const Stage&, const nn::EpochMetrics& metrics) {
     if (metrics.epoch == 1) std::this_thread::sleep_for(std::chrono::duration<double>(kPause));
-  }};
-  const Summary summary =
-      run_experiment(options, plan_experiment(options, data_shape(data)), data, observer);
-  fs::remove_all(options.run_folder);
+  }});
   for (const MethodSummary& method : summary.methods) {
     SCOPED_TRACE(method.name);
     ASSERT_TRUE(method.total_seconds);
@@ -136,6 +152,33 @@ TEST(Experiment, TheTotalIsAllOfAMethodsTime) {
     ASSERT_FALSE(method.history.empty());
     EXPECT_GE(*method.total_seconds, method.history.back().elapsed_seconds);
   }
+}
+
+TEST_F(RealExperiment, EachBatchHasALearningRateOfItsOwn) {
+  options_.training.reference_batch = 64;
+  options_.training.optimizer.learning_rate = 0.125;
+  options_.training.schedule = nn::ScheduleKind::constant;
+  options_.training.warmup_epochs = 0.0;
+  struct Epoch {
+    Stage stage;
+    double rate;
+  };
+  std::vector<Epoch> epochs;
+  const Summary summary =
+      run({.on_epoch = [&](const Stage& stage, const nn::EpochMetrics& metrics) {
+        epochs.push_back({stage, metrics.learning_rate});
+      }});
+  for (const MethodSummary& method : summary.methods) {
+    SCOPED_TRACE(method.name);
+    for (const Epoch& told : epochs) {
+      if (told.stage.method != method.name) continue;
+      const std::int64_t block = std::max<std::int64_t>(told.stage.block, 1);
+      const std::int64_t batch = method.batches.at(static_cast<std::size_t>(block - 1));
+      EXPECT_LE(batch, 16);
+      EXPECT_EQ(told.rate, 0.125 * static_cast<double>(batch) / 64.0);
+    }
+  }
+  EXPECT_GE(epochs.size(), 4U);
 }
 
 }  // namespace

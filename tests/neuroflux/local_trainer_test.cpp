@@ -322,6 +322,26 @@ TEST_F(LocalTraining, PlanReservesEachView) {
   }
 }
 
+TEST(ScaledOptimizer, TheLearningRateGoesWithTheBatch) {
+  TrainingOptions options;
+  options.reference_batch = 64;
+  options.optimizer.learning_rate = 0.5;
+  options.optimizer.momentum = 0.75;
+  EXPECT_EQ(scaled_optimizer(options, 64).learning_rate, 0.5);
+  EXPECT_EQ(scaled_optimizer(options, 32).learning_rate, 0.25);
+  EXPECT_EQ(scaled_optimizer(options, 128).learning_rate, 1.0);
+  EXPECT_EQ(scaled_optimizer(options, 32).momentum, 0.75);
+}
+
+TEST_F(LocalTraining, TwiceTheReferenceBatchIsHalfTheRate) {
+  training_.reference_batch = 32;
+  const LocalResult half = train();
+  training_.reference_batch = 16;
+  EXPECT_NE(train().weights, half.weights);
+  training_.optimizer.learning_rate /= 2;
+  EXPECT_EQ(train().weights, half.weights);
+}
+
 TEST(FitOptions, TheStepScheduleCutsByEpochs) {
   TrainingOptions options;
   options.epochs = 6;
