@@ -162,6 +162,7 @@ BetweenUnits BlockInputs::round_between() const {
 }
 
 double BlockInputs::fill(std::size_t k, LocalBlock& block) {
+  if (observer_.on_phase) observer_.on_phase(stage_of(options_, plan_, k), "filling cache");
   const CacheGeneration input = k == 0 ? CacheGeneration{} : generation(k - 1);
   const CacheGeneration output = generation(k);
   const Sources sources = open(k, block, false);

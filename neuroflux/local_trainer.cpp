@@ -175,6 +175,7 @@ class Run {
 
   void test() {
     if (data_.test_count() == 0) return;
+    if (observer_.on_phase) observer_.on_phase({options_.method, 0, 0}, "testing");
     const Timer timer;
     const std::unique_ptr<nn::Loader> source = data_.test(inputs_.form());
     const StreamedForward forward(context_, net_, state_.trained, inputs_.batches());

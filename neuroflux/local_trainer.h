@@ -75,6 +75,8 @@ struct TrainingObserver {
   std::function<void(const std::string&)> on_message = {};
   /// After every batch that is only evaluated or written to the cache; may throw to end the run.
   std::function<void(const Stage&)> on_batch = {};
+  /// As work begins that no step or epoch tells of: "filling cache", "testing".
+  std::function<void(const Stage&, const char*)> on_phase = {};
   /// Records memory from when a block (or the net) is put on the device to the end of its first
   /// step.
   MemoryTrace* trace = nullptr;

@@ -81,9 +81,11 @@ class BpMethod : public Method {
     const nn::FitResult fitted = nn::fit(*trainer, *train, validated ? validation.get() : nullptr,
                                          options, observer, std::move(state.epochs));
     const Timer timer;
-    if (data.test_count() > 0)
+    if (data.test_count() > 0) {
+      if (run.observer.on_phase) run.observer.on_phase(stage(), "testing");
       summary.test_accuracy =
           nn::evaluate(*trainer, *test, batch(), observer.on_evaluated).front().validation_accuracy;
+    }
     summary.evaluation_seconds = fitted.evaluation_seconds + timer.seconds();
     summary.train_seconds = fitted.train_seconds;
     summary.total_seconds = *summary.plan_seconds + run.elapsed_seconds();

@@ -152,6 +152,9 @@ TrainingObserver observe(Progress& progress) {
     progress.epoch(stage, metrics);  // no interrupt here: the checkpoint is written next
   };
   observer.on_batch = [](const Stage& stage) { InterruptGuard::check(describe(stage)); };
+  observer.on_phase = [&progress](const Stage& stage, const char* phase) {
+    progress.phase(stage, phase);
+  };
   observer.on_message = [&progress](const std::string& text) { progress.message(text); };
   return observer;
 }

@@ -36,19 +36,24 @@ void Progress::step(const Stage& stage, const nn::StepProgress& progress) {
     left_->update(name, static_cast<double>(progress.step) / static_cast<double>(progress.steps),
                   std::chrono::duration<double>(now.time_since_epoch()).count());
   if (!rewrite_) return;
-  if (name != stage_) {
-    end_line();
-    stage_ = name;
-    best_.reset();
-  }
+  begin_stage(name);
   const bool last = progress.step == progress.steps;
   if (line_open_ && !last && now - last_write_ < kPause) return;
   last_write_ = now;
-  const std::string accuracy = best_ ? fmt::format("  val {:.1f}%", *best_ * 100.0) : "";
-  rewrite_line(fmt::format("{}  epoch {}/{}  step {}/{}  {:.0f} images/s{}  {} left{}", name,
-                           progress.epoch, progress.epochs, progress.step, progress.steps,
-                           progress.images_per_second, accuracy,
-                           format_duration(progress.seconds_left), time_left()));
+  std::string left = time_left();
+  if (left.empty()) left = format_duration(progress.seconds_left) + " left";
+  // What a narrow terminal cuts off is what is least missed.
+  rewrite_line(fmt::format("{}  epoch {}/{}  {:.0f} images/s{}  {}  step {}/{}", name,
+                           progress.epoch, progress.epochs, progress.images_per_second, accuracy(),
+                           left, progress.step, progress.steps));
+}
+
+void Progress::phase(const Stage& stage, const char* name) {
+  if (!rewrite_) return;
+  begin_stage(describe(stage));
+  const std::string left = time_left();
+  rewrite_line(
+      fmt::format("{}  {}{}{}{}", stage_, name, accuracy(), left.empty() ? "" : "  ", left));
 }
 
 void Progress::epoch(const Stage& stage, const nn::EpochMetrics& metrics) {
@@ -56,9 +61,8 @@ void Progress::epoch(const Stage& stage, const nn::EpochMetrics& metrics) {
     if (validated_) best_ = std::max(best_.value_or(0.0), output.validation_accuracy);
   const double seconds = metrics.train_seconds + metrics.evaluation_seconds;
   if (rewrite_) {
-    const std::string accuracy = best_ ? fmt::format("  val {:.1f}%", *best_ * 100.0) : "";
     rewrite_line(fmt::format("{}  epoch {}/{}  {:.0f} images/s{}", describe(stage), metrics.epoch,
-                             epochs_, metrics.images_per_second, accuracy));
+                             epochs_, metrics.images_per_second, accuracy()));
     return;
   }
   std::string outputs;
@@ -67,15 +71,27 @@ void Progress::epoch(const Stage& stage, const nn::EpochMetrics& metrics) {
                            output.train_loss);
     if (validated_) outputs += fmt::format(" val {:.2f}%", output.validation_accuracy * 100.0);
   }
-  message(fmt::format("{} epoch {}/{}: {}; {:.0f} images/s, {:.1f} s{}", describe(stage),
+  const std::string left = time_left();
+  message(fmt::format("{} epoch {}/{}: {}; {:.0f} images/s, {:.1f} s{}{}", describe(stage),
                       metrics.epoch, epochs_, outputs, metrics.images_per_second, seconds,
-                      time_left()));
+                      left.empty() ? "" : "; ", left));
+}
+
+void Progress::begin_stage(const std::string& name) {
+  if (name == stage_) return;
+  end_line();
+  stage_ = name;
+  best_.reset();
+}
+
+std::string Progress::accuracy() const {
+  return best_ ? fmt::format("  val {:.1f}%", *best_ * 100.0) : "";
 }
 
 std::string Progress::time_left() const {
   const std::optional<double> seconds = left_ != nullptr ? left_->seconds() : std::nullopt;
   if (!seconds) return "";
-  return fmt::format("; run: {}{} left", left_->at_most() ? "at most " : "",
+  return fmt::format("run: {}{} left", left_->at_most() ? "at most " : "",
                      format_duration(*seconds));
 }
 

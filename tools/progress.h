@@ -27,9 +27,13 @@ class Progress {
 
   void step(const Stage& stage, const nn::StepProgress& progress);
   void epoch(const Stage& stage, const nn::EpochMetrics& metrics);
+  /// Work without steps, such as "testing"; told on a terminal only.
+  void phase(const Stage& stage, const char* name);
   void message(const std::string& text);
 
  private:
+  void begin_stage(const std::string& name);
+  std::string accuracy() const;
   std::string time_left() const;
   void rewrite_line(const std::string& text);
   void end_line();

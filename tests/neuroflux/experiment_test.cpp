@@ -154,6 +154,14 @@ TEST_F(RealExperiment, TheTotalIsAllOfAMethodsTime) {
   }
 }
 
+TEST_F(RealExperiment, TellsWhenItTests) {
+  std::vector<std::string> tested;
+  run({.on_phase = [&](const Stage& stage, const char* phase) {
+    if (std::string(phase) == "testing") tested.push_back(describe(stage));
+  }});
+  EXPECT_THAT(tested, testing::ElementsAre("bp", "neuroflux"));
+}
+
 TEST_F(RealExperiment, EachBatchHasALearningRateOfItsOwn) {
   options_.training.reference_batch = 64;
   options_.training.optimizer.learning_rate = 0.125;

@@ -171,6 +171,17 @@ TEST_F(LocalTraining, ALossThatIsNotFiniteNamesStepAndUnit) {
   for (const nn::Parameter* parameter : net_->all()) EXPECT_FALSE(parameter->value);
 }
 
+TEST_F(LocalTraining, TellsWhenItFillsACacheAndWhenItTests) {
+  std::vector<std::string> phases, expected;
+  train({.on_phase = [&](const Stage& stage, const char* phase) {
+    phases.push_back(fmt::format("{}: {}", describe(stage), phase));
+  }});
+  for (std::size_t k = 1; k < blocks_; ++k)
+    expected.push_back(fmt::format("neuroflux block {}/{}: filling cache", k, blocks_));
+  expected.emplace_back("neuroflux: testing");
+  EXPECT_EQ(phases, expected);
+}
+
 TEST_F(LocalTraining, ACacheFolderThatCanNotBeMadeIsRefusedBeforeTraining) {
   fs::create_directories(folder_);
   std::ofstream(folder_ / "file") << "not a folder";

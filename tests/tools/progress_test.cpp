@@ -82,8 +82,54 @@ TEST(Progress, OnATerminalOneLineIsRewritten) {
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << text;
   EXPECT_EQ(std::count(text.begin(), text.end(), '\r'), 3) << text;
   EXPECT_THAT(text,
-              HasSubstr("neuroflux block 2/3  epoch 1/2  step 10/10  100 images/s  1:15 left"));
+              HasSubstr("neuroflux block 2/3  epoch 1/2  100 images/s  1:15 left  step 10/10"));
   EXPECT_THAT(text, HasSubstr("val 87.5%  1:15 left"));
+}
+
+// Within the 80 columns that are written where a terminal does not tell.
+TEST(Progress, TellsHowMuchTimeTheRunHasLeft) {
+  for (const bool terminal : {true, false}) {
+    TimeLeft left({{1, "neuroflux block 2/3", 1.0}, {1, "neuroflux block 3/3", 1.0, true}});
+    const Sink sink;
+    {
+      Progress progress(sink.file(), terminal, true, &left);
+      nn::StepProgress step{.epoch = 1,
+                            .epochs = 2,
+                            .step = 5,
+                            .steps = 10,
+                            .images_per_second = 100.0,
+                            .seconds_left = 75.0};
+      progress.step(kStage, step);
+      progress.epoch(kStage, two_exits());
+      step.step = 10;
+      progress.step(kStage, step);
+      if (!terminal) progress.epoch(kStage, two_exits());
+    }
+    EXPECT_THAT(sink.text(),
+                testing::ContainsRegex(
+                    terminal ? "neuroflux block 2/3  epoch 1/2  100 images/s  val 87\\.5%  "
+                               "run: at most [0-9:]+s? left"
+                             : "; 1234 images/s, 2\\.0 s; run: at most [0-9:]+s? left\n"));
+  }
+}
+
+TEST(Progress, OnATerminalNamesWorkWithoutSteps) {
+  const auto written = [](bool terminal) {
+    const Sink sink;
+    {
+      Progress progress(sink.file(), terminal, true);
+      progress.step(kStage, {.epoch = 1, .epochs = 1, .step = 1, .steps = 1});
+      progress.epoch(kStage, two_exits());
+      progress.phase(kStage, "filling cache");
+      progress.phase({"neuroflux", 0, 0}, "testing");
+    }
+    return sink.text();
+  };
+  const std::string text = written(true);
+  EXPECT_THAT(text, HasSubstr("\rneuroflux block 2/3  filling cache  val 87.5%\x1b[K\n"));
+  EXPECT_THAT(text, HasSubstr("\rneuroflux  testing\x1b[K\n"));
+  EXPECT_THAT(written(false),
+              testing::Not(testing::AnyOf(HasSubstr("filling"), HasSubstr("testing"))));
 }
 
 }  // namespace
