@@ -175,6 +175,8 @@ class Experiment {
     checkpoint.elapsed_seconds = elapsed_before_ + timer_.seconds();
     checkpoint.energy_joules = joules();
     try {
+      // After a power cut the checkpoint must not count on lines that never got to storage.
+      metrics_->sync();
       write_checkpoint(options_.run_folder, checkpoint, state);
     } catch (const Error& error) {
       if (observer_.on_message)

@@ -1,7 +1,9 @@
 #include "neuroflux/metrics_log.h"
 
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "engine/error.h"
@@ -48,18 +50,16 @@ nn::EpochMetrics read_epoch(const JsonValue& value) {
   return metrics;
 }
 
-MetricsLog::MetricsLog(std::filesystem::path path, std::int64_t bytes)
-    : path_(std::move(path)), bytes_(bytes) {
+MetricsLog::MetricsLog(std::filesystem::path path, std::int64_t bytes) : bytes_(bytes) {
   if (bytes > 0) {
     std::error_code status;
-    const auto there = static_cast<std::int64_t>(std::filesystem::file_size(path_, status));
+    const auto there = static_cast<std::int64_t>(std::filesystem::file_size(path, status));
     NF_CHECK(!status && there >= bytes, "metrics: {} has fewer than the {} bytes it had",
-             path_.string(), bytes);
-    std::filesystem::resize_file(path_, static_cast<std::uintmax_t>(bytes), status);
-    NF_CHECK(!status, "metrics: can't cut {}: {}", path_.string(), status.message());
+             path.string(), bytes);
+    std::filesystem::resize_file(path, static_cast<std::uintmax_t>(bytes), status);
+    NF_CHECK(!status, "metrics: can't cut {}: {}", path.string(), status.message());
   }
-  out_.open(path_, bytes > 0 ? std::ios::app : std::ios::trunc);
-  NF_CHECK(out_.good(), "metrics: can't write {}", path_.string());
+  file_ = DiskFile(std::move(path), bytes > 0 ? DiskFile::Mode::write : DiskFile::Mode::create);
 }
 
 void MetricsLog::add(const Stage& stage, const nn::EpochMetrics& metrics, double elapsed_seconds) {
@@ -68,8 +68,7 @@ void MetricsLog::add(const Stage& stage, const nn::EpochMetrics& metrics, double
   line["block"] = stage.block;
   line["elapsed_seconds"] = elapsed_seconds;
   const std::string text = line.dump() + '\n';
-  out_ << text << std::flush;
-  NF_CHECK(out_.good(), "metrics: writing {} failed", path_.string());
+  file_.write_at(bytes_, std::as_bytes(std::span(text)));
   bytes_ += static_cast<std::int64_t>(text.size());
 }
 

@@ -3,9 +3,9 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json_fwd.hpp>
 
+#include "neuroflux/disk_file.h"
 #include "neuroflux/json_value.h"
 #include "neuroflux/local_trainer.h"
 #include "nn/fit.h"
@@ -23,14 +23,17 @@ class MetricsLog {
   /// where it can't be written, or is shorter.
   explicit MetricsLog(std::filesystem::path path, std::int64_t bytes = 0);
 
+  /// Throws Error where it can't be written.
   void add(const Stage& stage, const nn::EpochMetrics& metrics, double elapsed_seconds);
+  /// Returns when all lines are on storage: before anything is written that counts on them. Throws
+  /// Error.
+  void sync() { file_.sync(); }
   /// Written so far.
   std::int64_t bytes() const { return bytes_; }
 
  private:
-  std::filesystem::path path_;
   std::int64_t bytes_ = 0;
-  std::ofstream out_;
+  DiskFile file_;
 };
 
 }  // namespace nf

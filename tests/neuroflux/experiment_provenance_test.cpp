@@ -1,0 +1,105 @@
+// Whole runs: what they plan, what they record, and what they refuse to go on with.
+#include "neuroflux/experiment.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "neuroflux/checkpoint.h"
+#include "neuroflux/metrics_log.h"
+#include "tests/support/expect.h"
+
+namespace nf {
+namespace {
+
+namespace fs = std::filesystem;
+using test::error_text;
+using testing::HasSubstr;
+
+class SmallExperiment : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::path(testing::TempDir()) /
+              fmt::format("experiment-{}-{}", getpid(),
+                          testing::UnitTest::GetInstance()->current_test_info()->name());
+    fs::remove_all(folder_);
+    options_.model = "vgg11";
+    options_.width = 0.125;
+    options_.data = "generated";
+    options_.generated = {
+        .count = 120, .height = 12, .width = 12, .channels = 1, .classes = 4, .seed = 5};
+    options_.data_options = {.validation_fraction = 0.2, .pad_to = 16, .seed = 3};
+    options_.methods = {"neuroflux"};
+    options_.budget = 700 << 10;
+    options_.batch = 16;
+    options_.rho = 0.2;
+    options_.partition = "homogeneous";
+    options_.auxiliary = "adaptive";
+    options_.units = "each";
+    options_.training.epochs = 2;
+    options_.training.reference_batch = 16;
+    options_.training.stop_when_saturated = false;
+    options_.device.threads = 1;
+    options_.run_folder = folder_;
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  Summary run(const TrainingObserver& observer = {}) const {
+    const nn::TrainingData data = load_data(options_);
+    return run_experiment(options_, plan_experiment(options_, data_shape(data)), data, observer);
+  }
+
+  ExperimentOptions options_;
+  fs::path folder_;
+};
+
+TEST_F(SmallExperiment, ACheckpointWaitsUntilItsMetricsAreOnStorage) {
+  options_.methods = {"bp"};
+  options_.budget = std::int64_t{16} << 20;
+  // It takes every line and refuses to sync.
+  fs::create_directories(folder_);
+  fs::create_symlink("/dev/null", folder_ / "metrics.jsonl");
+  std::vector<std::string> messages;
+  bool checkpoint = false;
+  run({.on_message = [&](const std::string& message) {
+    messages.push_back(message);
+    checkpoint = checkpoint || fs::exists(checkpoint_file(folder_));
+  }});
+  EXPECT_FALSE(messages.empty());
+  EXPECT_THAT(messages, testing::Each(HasSubstr("no checkpoint of this epoch: file: cannot sync")));
+  EXPECT_FALSE(checkpoint);
+}
+
+TEST_F(SmallExperiment, MetricsGoOnBehindTheLinesOfTheCheckpoint) {
+  fs::create_directories(folder_);
+  const fs::path path = folder_ / "metrics.jsonl";
+  nn::EpochMetrics first, second;
+  first.epoch = 1;
+  second.epoch = 2;
+  std::int64_t bytes = 0;
+  {
+    MetricsLog log(path);
+    log.add({.method = "bp"}, first, 1.0);
+    bytes = log.bytes();
+    log.add({.method = "bp"}, second, 2.0);
+    log.sync();
+  }
+  const std::string whole = read_file(path);
+  EXPECT_EQ(static_cast<std::int64_t>(fs::file_size(path)), 2 * bytes);
+  {
+    MetricsLog log(path, bytes);
+    EXPECT_EQ(read_file(path), whole.substr(0, static_cast<std::size_t>(bytes)));
+    log.add({.method = "bp"}, second, 2.0);
+    EXPECT_EQ(log.bytes(), 2 * bytes);
+  }
+  EXPECT_EQ(read_file(path), whole);
+  EXPECT_THAT(error_text([&] { MetricsLog(path, 2 * bytes + 1); }),
+              HasSubstr("fewer than the " + std::to_string(2 * bytes + 1) + " bytes it had"));
+}
+
+}  // namespace
+}  // namespace nf
