@@ -6,6 +6,7 @@
 #include "engine/random.h"
 #include "neuroflux/cache_plan.h"
 #include "neuroflux/cache_values.h"
+#include "neuroflux/provenance.h"
 
 namespace nf {
 
@@ -43,22 +44,16 @@ BlockInputs::BlockInputs(ContextPtr context, const LocalNet& net, const Plan& pl
   for (const BlockPlan& block : plan.blocks)
     for (std::int64_t i = block.first_unit; i <= block.last_unit; ++i)
       batches_.push_back(block.batch);
-  run_key_ = hash_name(origin());
+  run_key_ = data_hash(data) ^ hash_name(origin());
 }
 
-// All that the values in a cache hang on, but for the images themselves.
+// All that the values in a cache hang on, but for images and weights.
 std::string BlockInputs::origin() const {
   const nn::ModelOptions& model = net_.model().options();
-  const nn::OptimizerOptions& optimizer = options_.optimizer;
-  std::string text = fmt::format(
-      "{} {} {} {} {}; {} {} {} {} {} {}; {} {} {} {} {} {}; {} {} {}", net_.model().name(),
-      model.input.str(), model.classes, model.width, model.dropout, to_string(optimizer.kind),
-      optimizer.learning_rate, optimizer.momentum, optimizer.nesterov, optimizer.weight_decay,
-      optimizer.max_gradient_norm, options_.epochs, options_.seed, to_string(options_.schedule),
-      options_.warmup_epochs, options_.label_smoothing, options_.reference_batch,
-      data_.train_count(), data_.validation_count(), plan_.auxiliary_rule);
-  text += fmt::format(" {} {} {}", plan_.cache_views, data_.transform().crop_padding,
-                      data_.transform().flip);
+  std::string text =
+      fmt::format("{} {} {} {} {}; {}; {} {}", net_.model().name(), model.input.str(),
+                  model.classes, model.width, model.dropout, training_text(options_, data_),
+                  plan_.auxiliary_rule, plan_.cache_views);
   for (const UnitPlan& unit : plan_.units) text += fmt::format(" {}", unit.auxiliary_width);
   for (const BlockPlan& block : plan_.blocks)
     text += fmt::format(" {}-{}:{}", block.first_unit, block.last_unit, block.batch);
@@ -74,8 +69,10 @@ std::unique_ptr<LocalBlock> BlockInputs::make_block(std::size_t k) const {
 
 CacheGeneration BlockInputs::generation(std::size_t k) const {
   CacheGeneration caches = cache_generation(plan_, k, data_, options_.cache_dtype);
+  const std::uint64_t key =
+      weights_hash(net_.range(0, plan_.blocks[k].last_unit), trained_, run_key_);
   for (auto* set : {&caches.train, &caches.validation})
-    for (CacheSpec& spec : *set) spec.provenance = run_key_ ^ hash_name(spec.name);
+    for (CacheSpec& spec : *set) spec.provenance = key ^ hash_name(spec.name);
   return caches;
 }
 
@@ -226,7 +223,7 @@ void BlockInputs::make_again(std::size_t k) {
 }
 
 void BlockInputs::remove(std::size_t k) {
-  const CacheGeneration caches = generation(k);
+  const CacheGeneration caches = cache_generation(plan_, k, data_, options_.cache_dtype);
   for (const auto* set : {&caches.train, &caches.validation})
     for (const CacheSpec& spec : *set) caches_.remove(spec.name);
 }

@@ -73,6 +73,7 @@ class BlockInputs {
 
  private:
   std::string origin() const;
+  /// Block `k`'s, as they are made from the present weights of the units up to there.
   CacheGeneration generation(std::size_t k) const;
   std::unique_ptr<ViewedReader> readers(const std::vector<CacheSpec>& views,
                                         const nn::Loader& origin, std::size_t k, LocalBlock& block,
@@ -94,7 +95,7 @@ class BlockInputs {
   nn::SampleForm form_;
   std::unique_ptr<nn::Loader> train_, train_in_order_, validation_;
   std::vector<std::int64_t> batches_;
-  std::uint64_t run_key_ = 0;
+  std::uint64_t run_key_ = 0;  // of configuration and images
 };
 
 /// "neuroflux block 2/3" of block `k`, counted from 0.

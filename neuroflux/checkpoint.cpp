@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr const char* kCheckpointFormat = "neuroflux-checkpoint-1";
+constexpr const char* kCheckpointFormat = "neuroflux-checkpoint-2";
 
 // Tensors of one state dict in the file are named SET/NAME.
 constexpr std::string_view kTrained = "trained/", kWeights = "weights/", kOptimizer = "optimizer/";
@@ -58,6 +58,8 @@ json progress_json(const Progress& checkpoint, const TrainingState* state) {
   json methods = json::array();
   for (const MethodSummary& method : checkpoint.methods) methods.push_back(to_json(method));
   return {{"plan", checkpoint.plan},
+          {"training", checkpoint.training},
+          {"data", checkpoint.data},
           {"methods", std::move(methods)},
           {"cache_folder", checkpoint.cache_folder.string()},
           {"metrics_bytes", checkpoint.metrics_bytes},
@@ -174,6 +176,8 @@ std::optional<Checkpoint> read_checkpoint(const fs::path& folder,
   const JsonValue value = JsonValue::parse(progress, path.string());
   Checkpoint checkpoint;
   checkpoint.plan = value.at("plan").text();
+  checkpoint.training = value.at("training").text();
+  checkpoint.data = value.at("data").text();
   checkpoint.cache_folder = value.at("cache_folder").text();
   checkpoint.metrics_bytes = value.at("metrics_bytes").whole();
   checkpoint.elapsed_seconds = value.at("elapsed_seconds").real(0.0, kMostSeconds);

@@ -15,7 +15,9 @@ namespace nf {
 
 /// Where an experiment stood at the end of an epoch, a block or a method.
 struct Progress {
-  std::string plan;                    ///< tells plans apart: it can only go on with this one
+  std::string plan;                    ///< tells plans apart: it can only go on with this one,
+  std::string training;                ///< with the same learning rate, schedule and so on,
+  std::string data;                    ///< and with the same images and labels
   std::vector<MethodSummary> methods;  ///< those that are finished, and the one in training
   std::filesystem::path cache_folder;  ///< empty: the run folder's own
   std::int64_t metrics_bytes = 0;      ///< of metrics.jsonl that belong to it

@@ -15,6 +15,7 @@
 #include "neuroflux/checkpoint.h"
 #include "neuroflux/energy.h"
 #include "neuroflux/metrics_log.h"
+#include "neuroflux/provenance.h"
 
 namespace fs = std::filesystem;
 
@@ -23,24 +24,28 @@ namespace {
 
 using nlohmann::json;
 
+std::string hex(std::uint64_t hash) { return fmt::format("{:016x}", hash); }
+
+std::string hash_of(const std::string& text) {
+  return hex(hash_bytes(std::as_bytes(std::span(text))));
+}
+
 // What must be the same for a run to go on: all of a plan but what its making took.
 std::string fingerprint(const ExperimentPlan& plan) {
   json document = to_json(plan);
   document.erase("context_bytes");
   for (json& method : document["methods"]) method.erase("plan_seconds");
-  const std::string text = document.dump();
-  return fmt::format("{:016x}", hash_bytes(std::as_bytes(std::span(text.data(), text.size()))));
+  return hash_of(document.dump());
 }
 
 class Experiment {
  public:
   Experiment(const ExperimentOptions& options, ExperimentPlan plan, const nn::TrainingData& data,
              const TrainingObserver& observer)
-      : options_(options),
-        data_(data),
-        observer_(observer),
-        plan_(std::move(plan)),
-        fingerprint_(fingerprint(plan_)) {
+      : options_(options), data_(data), observer_(observer), plan_(std::move(plan)) {
+    begun_.plan = fingerprint(plan_);
+    begun_.training = hash_of(training_text(options.training, data));
+    begun_.data = hex(data_hash(data));
     device_ = options.device;
     device_.budget = plan_.summary.budget_bytes;
     training_ = options.training;
@@ -155,16 +160,22 @@ class Experiment {
     for (const auto& method : plan_.methods) plans.push_back(method->local_plan());
     progress_ = read_checkpoint(options_.run_folder, plans);
     if (!progress_) return;
-    NF_CHECK(progress_->plan == fingerprint_,
+    const std::string file = checkpoint_file(options_.run_folder).string();
+    NF_CHECK(progress_->plan == begun_.plan,
              "{}: the run was begun by another plan than these options, data and program make; "
              "plan.json there tells which",
-             checkpoint_file(options_.run_folder).string());
+             file);
+    NF_CHECK(progress_->training == begun_.training,
+             "{}: the run was begun with another learning rate, schedule, seed or the like; "
+             "config.toml there may have been changed",
+             file);
+    NF_CHECK(progress_->data == begun_.data,
+             "{}: the run was begun with other images or labels than the data set has now", file);
   }
 
   // A run can do without a checkpoint, but not the next one without the last.
   void save(std::size_t i, const TrainingState* state) {
-    Progress checkpoint;
-    checkpoint.plan = fingerprint_;
+    Progress checkpoint = begun_;
     const std::vector<MethodSummary>& methods = plan_.summary.methods;
     checkpoint.methods.assign(methods.begin(),
                               methods.begin() + static_cast<std::ptrdiff_t>(i) + 1);
@@ -238,7 +249,7 @@ class Experiment {
   const nn::TrainingData& data_;
   TrainingObserver observer_;
   ExperimentPlan plan_;
-  std::string fingerprint_;
+  Progress begun_;                      // what is the same in all of the run's checkpoints
   std::optional<Checkpoint> progress_;  // of the run that was cut off
   ContextOptions device_;
   LocalTrainingOptions training_;

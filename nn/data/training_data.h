@@ -43,6 +43,13 @@ class TrainingData {
   bool augments() const { return options_.crop_padding > 0 || options_.flip; }
   const TransformOptions& transform() const { return transform_.options(); }
 
+  /// The images themselves, and which of the first set train and which validate.
+  const ImageSet& train_images() const { return *train_; }
+  const ImageSet& test_images() const { return *test_; }
+  const IndexSplit& split() const { return split_; }
+  /// Of split, order and augmentation.
+  std::uint64_t seed() const { return options_.seed; }
+
   /// What loaders of pixels hand out.
   PixelFormat pixel_format() const { return transform_.pixel_format(*train_); }
 

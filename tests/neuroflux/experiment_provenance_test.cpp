@@ -7,10 +7,12 @@
 
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "neuroflux/checkpoint.h"
 #include "neuroflux/metrics_log.h"
+#include "neuroflux/provenance.h"
 #include "tests/support/expect.h"
 
 namespace nf {
@@ -51,6 +53,15 @@ class SmallExperiment : public testing::Test {
   Summary run(const TrainingObserver& observer = {}) const {
     const nn::TrainingData data = load_data(options_);
     return run_experiment(options_, plan_experiment(options_, data_shape(data)), data, observer);
+  }
+
+  /// Leaves the checkpoint of the first epoch.
+  void cut_off_in_epoch_2() const {
+    const auto cut = [](const Stage&, const nn::EpochMetrics& metrics) {
+      if (metrics.epoch == 2) fail("cut off");
+    };
+    ASSERT_THAT(error_text([&] { run({.on_epoch = cut}); }), HasSubstr("cut off"));
+    ASSERT_TRUE(fs::exists(checkpoint_file(folder_)));
   }
 
   ExperimentOptions options_;
@@ -99,6 +110,50 @@ TEST_F(SmallExperiment, MetricsGoOnBehindTheLinesOfTheCheckpoint) {
   EXPECT_EQ(read_file(path), whole);
   EXPECT_THAT(error_text([&] { MetricsLog(path, 2 * bytes + 1); }),
               HasSubstr("fewer than the " + std::to_string(2 * bytes + 1) + " bytes it had"));
+}
+
+TEST_F(SmallExperiment, GoesOnWithItsOwnImagesAndLearningRateAlone) {
+  options_.methods = {"bp"};
+  options_.budget = std::int64_t{16} << 20;
+  cut_off_in_epoch_2();
+  options_.resume = true;
+  const auto refusal = [&] { return error_text([&] { run(); }); };
+  const std::string file = checkpoint_file(folder_).string();
+  options_.generated.seed = 6;
+  EXPECT_EQ(refusal(),
+            file + ": the run was begun with other images or labels than the data set has now");
+  options_.generated.seed = 5;
+  options_.training.optimizer.learning_rate *= 2.0;
+  EXPECT_THAT(refusal(), HasSubstr(file + ": the run was begun with another learning rate"));
+  options_.training.optimizer.learning_rate /= 2.0;
+  options_.training.gamma *= 2.0;
+  EXPECT_THAT(refusal(), HasSubstr(file + ": the run was begun with another learning rate"));
+  options_.training.gamma /= 2.0;
+  std::vector<std::int64_t> epochs;
+  run({.on_epoch = [&](const Stage&, const nn::EpochMetrics& metrics) {
+    epochs.push_back(metrics.epoch);
+  }});
+  EXPECT_THAT(epochs, testing::ElementsAre(2));
+}
+
+TEST(DataHash, KnowsEveryImageAndLabelAndWhichOfThemTrain) {
+  const nn::GeneratedOptions generated{
+      .count = 40, .height = 6, .width = 6, .channels = 1, .classes = 4};
+  const nn::ImageSet images = nn::generate_images(generated);
+  const auto hash = [](const nn::ImageSet& train, const nn::ImageSet& test,
+                       std::uint64_t seed = 0) {
+    return data_hash({train, test, {.validation_fraction = 0.25, .seed = seed}});
+  };
+  const std::uint64_t own = hash(images, images);
+  EXPECT_EQ(hash(images, images), own);
+  EXPECT_NE(hash(images, images, 1), own);
+  nn::ImageSet pixel = images, label = images;
+  pixel.pixels.back() = static_cast<std::uint8_t>(pixel.pixels.back() ^ 1U);
+  std::swap(label.labels[0], label.labels[1]);
+  for (const nn::ImageSet& other : {pixel, label}) {
+    EXPECT_NE(hash(other, images), own);
+    EXPECT_NE(hash(images, other), own);
+  }
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ class LocalTraining : public testing::Test {
 
   nn::TrainingData data(int loader_threads = 1) const {
     nn::GeneratedOptions train{
-        .count = 210, .height = 12, .width = 12, .channels = 1, .classes = 4, .seed = 5};
+        .count = 210, .height = 12, .width = 12, .channels = 1, .classes = 4, .seed = images_};
     nn::GeneratedOptions test = train;
     test.count = 60;
     test.stream = 1;
@@ -95,6 +95,7 @@ class LocalTraining : public testing::Test {
   std::shared_ptr<const AuxiliaryRule> rule_ = make_auxiliary_rule("adaptive");
   std::size_t blocks_ = 0;
   std::int64_t views_ = 1;
+  std::uint64_t images_ = 5;  // seed of the data set
 };
 
 }  // namespace nf

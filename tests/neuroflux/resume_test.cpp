@@ -109,6 +109,32 @@ TEST_F(Resume, CachesInMemoryAreMadeAgain) {
   expect_the_same_from_everywhere(false);
 }
 
+TEST_F(Resume, ACacheOfOtherWeightsOrImagesIsMadeAgain) {
+  TrainingState kept;
+  const fs::path caches = folder_ / "caches";
+  train({}, 1, {.save = [&](const TrainingState& state) {
+          if (state.blocks.size() != 1 || !state.epochs.empty()) return;
+          kept = state;
+          fs::copy(training_.cache_folder, caches, fs::copy_options::recursive);
+        }});
+  const auto made_again = [&] {
+    fs::copy(caches, training_.cache_folder, fs::copy_options::recursive);
+    std::vector<std::string> messages;
+    train({.on_message = [&](const std::string& message) { messages.push_back(message); }}, 1,
+          {.from = &kept});
+    EXPECT_THAT(messages, testing::Each(HasSubstr("the blocks before it compute it again")));
+    return messages.size();
+  };
+  EXPECT_EQ(made_again(), 0U);
+  float& weight = kept.trained.at("features.0.weight").values.at(0);
+  const float own = weight;
+  weight = own + 0.125F;
+  EXPECT_EQ(made_again(), 1U);
+  weight = own;
+  images_ = 6;
+  EXPECT_EQ(made_again(), 1U);
+}
+
 TEST_F(Resume, AStateOfAnotherNetIsRefusedByTheNameThatIsMissing) {
   TrainingState kept;
   train({}, 1, {.save = [&](const TrainingState& state) {
@@ -135,6 +161,8 @@ class CheckpointFile : public LocalTraining {
                   }});
     state_.partial.evaluation_wait_seconds = 0.125;  // however long it was
     progress_.plan = "of a plan";
+    progress_.training = "of options";
+    progress_.data = "of images";
     progress_.metrics_bytes = 1234;
     progress_.elapsed_seconds = 56.75;
     progress_.energy_joules = 8.5;
@@ -165,6 +193,8 @@ TEST_F(CheckpointFile, HoldsAllToTheBit) {
   const std::optional<Checkpoint> found = read();
   ASSERT_TRUE(found && found->state);
   EXPECT_EQ(found->plan, progress_.plan);
+  EXPECT_EQ(found->training, progress_.training);
+  EXPECT_EQ(found->data, progress_.data);
   EXPECT_EQ(found->metrics_bytes, 1234);
   EXPECT_EQ(found->elapsed_seconds, 56.75);
   EXPECT_EQ(found->energy_joules, 8.5);

@@ -215,9 +215,19 @@ TEST_F(Resumed, AFlippedBitInACacheIsComputedAgain) {
   expect_as_whole();
 }
 
-TEST_F(Resumed, ADamagedCheckpointIsRefusedAndNamed) {
+TEST_F(Resumed, OtherImagesOrADamagedCheckpointAreRefusedAndNamed) {
   const fs::path checkpoint = file("cut/checkpoint.safetensors");
   ASSERT_TRUE(kill_when([&] { return fs::exists(checkpoint); }));
+  const std::string images = read_text(file("images/train-images-idx3-ubyte"));
+  std::string others = images;
+  others.back() = static_cast<char>(others.back() ^ 1);
+  workspace_.write("images/train-images-idx3-ubyte", others);
+  const ProgramResult swapped = run(go_on());
+  EXPECT_EQ(swapped.exit_code, 1);
+  EXPECT_EQ(lines_of(swapped.err).size(), 1U) << swapped.err;
+  EXPECT_THAT(swapped.err, HasSubstr("checkpoint.safetensors: the run was begun with other images "
+                                     "or labels than the data set has now"));
+  workspace_.write("images/train-images-idx3-ubyte", images);
   std::string bytes = read_text(checkpoint);
   bytes[bytes.size() - 5] = static_cast<char>(bytes[bytes.size() - 5] ^ 1);
   workspace_.write("cut/checkpoint.safetensors", bytes);
