@@ -1,6 +1,5 @@
 // Times the activation cache on storage: the bare queue of requests, and whole caches.
 // bench/README.md tells how to read it.
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <stdlib.h>
 
@@ -77,11 +76,7 @@ class Folder {
 };
 
 /// So that buffered reads come from storage and not from the page cache.
-void forget_pages(const fs::path& path) {
-  DiskFile file(path, DiskFile::Mode::write);
-  file.sync();
-  ::posix_fadvise(file.descriptor(), 0, 0, POSIX_FADV_DONTNEED);
-}
+void forget_pages(const fs::path& path) { DiskFile(path, DiskFile::Mode::write).forget_pages(); }
 
 /// Requests of a chunk each over a file, as many in flight as may be.
 class QueueRates {

@@ -108,6 +108,11 @@ void DiskFile::sync() {
   fail("file: cannot sync {}: {}", path_.string(), reason(code));
 }
 
+void DiskFile::forget_pages() {
+  sync();  // pages that still have to be written would stay
+  ::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 std::string read_file(const std::filesystem::path& path) {
   const DiskFile file(path, DiskFile::Mode::read);
   std::string text(static_cast<std::size_t>(file.size()), '\0');

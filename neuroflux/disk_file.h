@@ -43,6 +43,8 @@ class DiskFile {
   void reserve(std::int64_t bytes);
   /// Returns when data and length are on storage.
   void sync();
+  /// Syncs, and has the system forget the file's pages: what is read next comes from storage.
+  void forget_pages();
   /// Lets go of the descriptor; what must be on storage is synced before.
   void close() noexcept;
 

@@ -154,14 +154,18 @@ DataShape data_shape(const nn::TrainingData& data) {
 }
 
 std::unique_ptr<TimeModel> make_time_model(const ExperimentOptions& options) {
-  const nn::OptimizerOptions& optimizer = options.training.optimizer;
-  if (!options.profile)
-    return make_predicted_times(options.device, optimizer, nominal_speed(options.device));
+  const LocalTrainingOptions& training = options.training;
+  if (!options.profile) {
+    DeviceSpeed speed = nominal_speed(options.device);
+    if (training.cache_place == CachePlace::memory) speed.storage = memory_speed();
+    return make_predicted_times(options.device, training.optimizer, speed);
+  }
   const MeasureOptions measure{.device = device_with_budget(options),
-                               .optimizer = optimizer,
+                               .optimizer = training.optimizer,
                                .cache_folder = storage_to_measure(options),
-                               .cache_dtype = options.training.cache_dtype,
-                               .cache_storage = options.training.cache_storage};
+                               .cache_dtype = training.cache_dtype,
+                               .cache_place = training.cache_place,
+                               .cache_storage = training.cache_storage};
   return remember_times(make_measured_times(measure));
 }
 

@@ -49,6 +49,7 @@ class MeasuredTimes : public TimeModel {
   }
 
   StorageSpeed storage() override {
+    if (options_.cache_place == CachePlace::memory) return memory_speed();
     return options_.cache_folder.empty() ? nominal_speed(options_.device).storage
                                          : measure_storage();
   }
@@ -87,6 +88,9 @@ class MeasuredTimes : public TimeModel {
     writer.close();
     speed.write = bytes / writing.seconds();
     speed.write_work = write_work.seconds() * work_share;
+    // Else it could be the page cache that answers.
+    DiskFile(cache_files(options_.cache_folder, spec.name).data, DiskFile::Mode::write)
+        .forget_pages();
     const Timer reading;
     const ProcessorTimer read_work;
     {

@@ -1,4 +1,6 @@
 // Times from FLOPs and bytes.
+#include <limits>
+
 #include "neuroflux/time_profile.h"
 #include "nn/bp_trainer.h"
 
@@ -114,6 +116,11 @@ DeviceSpeed nominal_speed(const ContextOptions& target) {
   }
   // A current core with wide vectors: a matrix product, and a copy read and written.
   return {100.0e9 * threads, 15.0e9 * threads, 8.0e-6, 10.0e9, disk};
+}
+
+StorageSpeed memory_speed() {
+  constexpr double kNoWaiting = std::numeric_limits<double>::infinity();
+  return {kNoWaiting, kNoWaiting};
 }
 
 std::unique_ptr<TimeModel> make_predicted_times(const ContextOptions& target,

@@ -44,9 +44,9 @@ struct PassTimes {
   BatchTime forward;   ///< the unit alone in evaluation mode
 };
 
-/// Of the activation cache in its folder.
+/// Of the activation cache in its place.
 struct StorageSpeed {
-  double write = 0.0;  ///< bytes per second; infinite where nothing is stored
+  double write = 0.0;  ///< bytes per second; infinite where caches stay in host memory
   double read = 0.0;
   /// Processor seconds per byte that writing and reading keep from the computation, which overlaps
   /// with the transfer itself: 0 where a core is left for them.

@@ -27,6 +27,9 @@ DeviceSpeed nominal_speed(const ContextOptions& target);
 /// (1, H, W, C) of a sample (H, W, C): that of which modules tell FLOPs.
 Shape batch_of_one(const Shape& sample);
 
+/// Of caches in host memory, which wait for no storage.
+StorageSpeed memory_speed();
+
 /// Roofline: operators + FLOPs / speed + bytes / bandwidth. FLOPs are the modules' own: a unit's
 /// are taken twice in training (forward and gradient of its weights; no gradient goes to its
 /// input), a classifier's and a whole net's three times. Bytes are those that a step asks of the
@@ -40,7 +43,8 @@ struct MeasureOptions {
   nn::OptimizerOptions optimizer;
   std::filesystem::path cache_folder;  ///< empty: storage is not measured but taken as nominal
   DType cache_dtype = DType::bf16;
-  CacheStorage cache_storage = {};  ///< how the run will read and write its files
+  CachePlace cache_place = CachePlace::disk;  ///< in memory, storage is not measured
+  CacheStorage cache_storage = {};            ///< how the files are read and written
   double seconds_per_point = 0.02;  ///< a step is repeated that long, at least three times
 };
 

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <filesystem>
 #include <string>
 #include <utility>
@@ -134,6 +135,15 @@ TEST_F(SmallExperiment, GoesOnWithItsOwnImagesAndLearningRateAlone) {
     epochs.push_back(metrics.epoch);
   }});
   EXPECT_THAT(epochs, testing::ElementsAre(2));
+}
+
+TEST_F(SmallExperiment, CachesInMemoryArePlannedWithoutStorage) {
+  options_.training.cache_place = CachePlace::memory;
+  for (const bool profile : {false, true}) {
+    options_.profile = profile;
+    const StorageSpeed speed = make_time_model(options_)->storage();
+    EXPECT_TRUE(std::isinf(speed.read) && std::isinf(speed.write)) << profile;
+  }
 }
 
 TEST(DataHash, KnowsEveryImageAndLabelAndWhichOfThemTrain) {

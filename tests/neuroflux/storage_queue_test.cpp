@@ -1,8 +1,12 @@
 #include "neuroflux/storage_queue.h"
 
 #include <gmock/gmock.h>
+#include <linux/magic.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <map>
 
@@ -186,6 +190,32 @@ INSTANTIATE_TEST_SUITE_P(
       return std::string(std::get<0>(test.param) == StorageEngine::uring ? "Uring" : "Threads") +
              (std::get<1>(test.param) == Access::direct ? "Direct" : "Buffered");
     });
+
+/// Of a file's pages, those that lie in the system's page cache.
+std::int64_t resident_pages(const fs::path& path) {
+  const DiskFile file(path, Mode::read);
+  const auto bytes = static_cast<std::size_t>(file.size());
+  void* const map = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file.descriptor(), 0);
+  if (map == MAP_FAILED) return -1;
+  std::vector<unsigned char> pages((bytes + kDiskBlock - 1) / kDiskBlock);
+  const int status = ::mincore(map, bytes, pages.data());
+  ::munmap(map, bytes);
+  if (status != 0) return -1;
+  return std::count_if(pages.begin(), pages.end(), [](unsigned page) { return (page & 1U) != 0; });
+}
+
+using PageCache = CacheTest;
+
+TEST_F(PageCache, ForgetsAFileThatWasJustWritten) {
+  struct statfs kind {};
+  ASSERT_EQ(::statfs(root_.c_str(), &kind), 0);
+  if (kind.f_type == TMPFS_MAGIC) GTEST_SKIP() << "files of a tmpfs are their pages";
+  DiskFile file(root_ / "file", Mode::create);
+  file.write_at(0, std::vector<std::byte>(64 * kDiskBlock));
+  ASSERT_EQ(resident_pages(root_ / "file"), 64);
+  file.forget_pages();
+  EXPECT_EQ(resident_pages(root_ / "file"), 0);
+}
 
 using Transfer = CacheTest;
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -161,6 +162,17 @@ TEST_F(MeasuredTimes, StorageIsMeasuredInTheFolderAndLeavesNothing) {
   if (usable_cores() > 1) {
     EXPECT_EQ(make_measured_times(options_)->storage().read_work, 0.0);
   }
+  EXPECT_FALSE(std::filesystem::exists(folder_));
+}
+
+TEST_F(MeasuredTimes, StorageIsMeasuredTheWayTheRunWillUseIt) {
+  options_.cache_storage.queue.depth = 65;  // which no queue has
+  EXPECT_THROW(make_measured_times(options_)->storage(), Error);
+  // In memory there is nothing to measure.
+  options_.cache_place = CachePlace::memory;
+  const StorageSpeed speed = make_measured_times(options_)->storage();
+  EXPECT_TRUE(std::isinf(speed.read) && std::isinf(speed.write));
+  EXPECT_EQ(speed.read_work + speed.write_work, 0.0);
   EXPECT_FALSE(std::filesystem::exists(folder_));
 }
 
