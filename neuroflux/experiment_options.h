@@ -39,7 +39,9 @@ struct ExperimentOptions {
   /// many points (hundredths) below that of bp, which must be among the methods and before it;
   /// where none is, as without. What is trained does not hang on it.
   std::optional<double> exit_within_bp = std::nullopt;
-  std::int64_t cache_views = 1;  ///< augmented copies of the training set that are cached; 1: none
+  /// Augmented copies of the training set that are cached, as many as there are epochs at most; 1:
+  /// none.
+  std::int64_t cache_views = 1;
   /// Its cache folder, when empty, is one in the run folder; else each run makes its own within.
   LocalTrainingOptions training;
   // Device

@@ -192,7 +192,8 @@ ExperimentPlan plan_experiment(const ExperimentOptions& given, const DataShape& 
   plan_options.validation_count = data.validation_count;
   plan_options.test_count = data.test_count;
   plan_options.cache_dtype = options.training.cache_dtype;
-  plan_options.cache_views = options.cache_views;
+  // Each epoch reads one: more would be written in vain.
+  plan_options.cache_views = std::min(options.cache_views, options.training.epochs);
   plan_options.optimizer = options.training.optimizer;
   plan_options.partition = parse_partition_rule(options.partition);
   plan_options.memory_model = options.memory_model;

@@ -185,8 +185,9 @@ void Parser::add_method() {
                   training.cache_dtype = parse_dtype(text);
                 });
   flags_.whole("--cache-views", options_.cache_views, std::int64_t{1},
-               "Augmented copies of the training set that are cached, one epoch each in turn; 1: a "
-               "single one, not augmented, or as many as a file given to --plan says",
+               "Augmented copies of the training set that are cached, one epoch each in turn, no "
+               "more than --epochs; 1: a single one, not augmented, or as many as a file given to "
+               "--plan says",
                kMaxCacheViews);
   flags_.parsed("--cache", "PLACE", to_string(training.cache_place),
                 "Where activations are cached: disk, memory (of the host)",

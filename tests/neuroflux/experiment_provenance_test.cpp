@@ -146,6 +146,33 @@ TEST_F(SmallExperiment, CachesInMemoryArePlannedWithoutStorage) {
   }
 }
 
+TEST_F(SmallExperiment, CachesNoMoreViewsThanThereAreEpochs) {
+  options_.data_options.crop_padding = 1;
+  const DataShape data = data_shape(load_data(options_));
+  options_.cache_views = 2;
+  const ExperimentPlan two = plan_experiment(options_, data);
+  options_.cache_views = 5;
+  const ExperimentPlan five = plan_experiment(options_, data);
+  const Plan& expected = *two.methods.front()->local_plan();
+  const Plan& found = *five.methods.front()->local_plan();
+  EXPECT_EQ(found.cache_views, 2);
+  EXPECT_EQ(found.cache_bytes, expected.cache_bytes);
+  ASSERT_GE(found.blocks.size(), 2U);
+  ASSERT_EQ(found.blocks.size(), expected.blocks.size());
+  for (std::size_t k = 0; k < found.blocks.size(); ++k)
+    EXPECT_EQ(found.blocks[k].cache_bytes, expected.blocks[k].cache_bytes);
+  const auto look = [&](const Stage& stage, const nn::EpochMetrics&) {
+    if (stage.block < 2) return;
+    std::int64_t bytes = 0;
+    for (const auto& entry : fs::directory_iterator(folder_ / "cache"))
+      bytes += static_cast<std::int64_t>(entry.file_size());
+    EXPECT_GT(bytes, 0);
+    EXPECT_LE(bytes, found.blocks.front().cache_bytes);
+    fail("seen");
+  };
+  EXPECT_THAT(error_text([&] { run({.on_epoch = look}); }), HasSubstr("seen"));
+}
+
 TEST(DataHash, KnowsEveryImageAndLabelAndWhichOfThemTrain) {
   const nn::GeneratedOptions generated{
       .count = 40, .height = 6, .width = 6, .channels = 1, .classes = 4};
