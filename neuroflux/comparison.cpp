@@ -8,6 +8,7 @@
 #include "engine/atomic_file.h"
 #include "engine/text.h"
 #include "neuroflux/checkpoint.h"
+#include "neuroflux/run_lock.h"
 #include "neuroflux/run_record.h"
 
 namespace nf {
@@ -196,6 +197,7 @@ std::vector<ComparisonRun> run_comparison(const ComparisonOptions& options, Time
            options.budgets.size(), options.seeds.size());
   const std::filesystem::path& folder = options.experiment.run_folder;
   const auto runs = static_cast<std::int64_t>(options.budgets.size() * options.seeds.size());
+  const RunLock lock(folder);
   if (options.experiment.resume) load_times(folder, times);
   std::vector<ComparisonRun> done;
   for (const std::int64_t budget : options.budgets)
@@ -214,9 +216,9 @@ std::vector<ComparisonRun> run_comparison(const ComparisonOptions& options, Time
       if (on_run) on_run(static_cast<std::int64_t>(done.size()) + 1, runs, budget, seed);
       const nn::TrainingData data = load_data(one);
       ExperimentPlan plan = plan_experiment(one, data_shape(data), times);
-      std::error_code ignored;  // save says what is wrong
-      std::filesystem::create_directories(folder, ignored);
       times.save(folder / kTimes);
+      std::optional<RunLock> own;
+      if (runs > 1) own.emplace(one.run_folder);
       done.push_back({one.run_folder, run_experiment(one, std::move(plan), data, observer)});
       write_all(folder, done);
     }

@@ -12,6 +12,7 @@
 #include "neuroflux/experiment.h"
 #include "neuroflux/export_exit.h"
 #include "neuroflux/json_value.h"
+#include "neuroflux/run_lock.h"
 #include "tools/errors.h"
 
 namespace fs = std::filesystem;
@@ -107,6 +108,7 @@ RunFolder RunFolder::given(const fs::path& path, bool overwrite) {
   if (holds_run(folder)) {
     NF_CHECK(overwrite, "run folder: {} holds a run already; name another or add --overwrite",
              folder.string());
+    const RunLock lock(folder);
     remove_run(folder);
   }
   make_parents(folder);

@@ -15,7 +15,7 @@ class RunFolder {
   /// Makes runs/NAME-TIME, or with a number behind where that exists already.
   static RunFolder fresh(const std::string& name);
   /// Makes or takes this one. Throws Error where it holds a run, finished or not, unless it may
-  /// `overwrite`: then that run's files are removed.
+  /// `overwrite`: then that run's files are removed, if it is not going on.
   static RunFolder given(const std::filesystem::path& path, bool overwrite);
 
   /// Takes one whose run is to go on.

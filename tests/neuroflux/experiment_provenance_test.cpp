@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmath>
@@ -12,8 +14,10 @@
 #include <vector>
 
 #include "neuroflux/checkpoint.h"
+#include "neuroflux/comparison.h"
 #include "neuroflux/metrics_log.h"
 #include "neuroflux/provenance.h"
+#include "neuroflux/run_lock.h"
 #include "tests/support/expect.h"
 
 namespace nf {
@@ -171,6 +175,45 @@ TEST_F(SmallExperiment, CachesNoMoreViewsThanThereAreEpochs) {
     fail("seen");
   };
   EXPECT_THAT(error_text([&] { run({.on_epoch = look}); }), HasSubstr("seen"));
+}
+
+TEST_F(SmallExperiment, AFolderIsLockedByOneRunAtATime) {
+  fs::create_directories(folder_);
+  const std::string refusal = "run folder: another run is going on in " + folder_.string();
+  {
+    const RunLock first(folder_);
+    EXPECT_EQ(error_text([&] { const RunLock second(folder_); }), refusal);
+    EXPECT_TRUE(fs::is_empty(folder_));
+  }
+  // A process that is gone does not keep it.
+  int ready[2] = {};
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const RunLock lock(folder_);
+    const char byte = 'x';
+    if (::write(ready[1], &byte, 1) == 1) ::pause();
+    ::_exit(1);
+  }
+  char byte = 0;
+  ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+  EXPECT_EQ(error_text([&] { const RunLock second(folder_); }), refusal);
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  EXPECT_EQ(error_text([&] { const RunLock second(folder_); }), "");
+  ::close(ready[0]);
+  ::close(ready[1]);
+  // Runs of the same process are kept apart too.
+  options_.methods = {"bp"};
+  options_.budget = std::int64_t{16} << 20;
+  const ComparisonOptions comparison{options_, {options_.budget}, {0}, {}};
+  const auto again = [&](const Stage&, const nn::EpochMetrics&) {
+    run_comparison(comparison, *make_time_model(options_), {});
+  };
+  EXPECT_THAT(error_text([&] {
+                run_comparison(comparison, *make_time_model(options_), {.on_epoch = again});
+              }),
+              HasSubstr(refusal));
 }
 
 TEST(DataHash, KnowsEveryImageAndLabelAndWhichOfThemTrain) {

@@ -236,6 +236,25 @@ TEST_F(Resumed, OtherImagesOrADamagedCheckpointAreRefusedAndNamed) {
   EXPECT_THAT(refused.err, HasSubstr("checkpoint.safetensors: is damaged"));
 }
 
+TEST_F(Resumed, ARunThatIsGoingOnIsLeftAlone) {
+  const pid_t process = workspace_.start(begin());
+  while (!fs::exists(file("cut/checkpoint.safetensors"))) std::this_thread::yield();
+  kill(process, SIGSTOP);
+  const Workspace other;
+  for (const Arguments& second :
+       {Arguments{"compare", "--resume", file("cut").string()},
+        Arguments{"compare", "--run-dir", file("cut").string(), "--overwrite"} + kNet +
+            Arguments{"--data", file("images").string()}}) {
+    const ProgramResult refused = other.run(second);
+    EXPECT_EQ(refused.exit_code, 1);
+    EXPECT_EQ(lines_of(refused.err).size(), 1U) << refused.err;
+    EXPECT_THAT(refused.err, HasSubstr("another run is going on in " + file("cut").string()));
+  }
+  kill(process, SIGCONT);
+  EXPECT_EQ(workspace_.finish(process).exit_code, 0);
+  expect_as_whole();
+}
+
 TEST_F(Resumed, OnlyWhatCanGoOn) {
   const auto refused = [&](const Arguments& arguments, int exit_code, const char* why) {
     const ProgramResult result = run(arguments);
