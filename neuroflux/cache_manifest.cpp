@@ -22,7 +22,8 @@ using nlohmann::json;
 static_assert(std::endian::native == std::endian::little, "the files hold little-endian values");
 
 constexpr const char* kFormat = "neuroflux activation cache";
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
+constexpr const char* kOrder = "as in the data set";  // of samples in chunks
 constexpr std::int64_t kBlock = 4096;
 // All fields but the name and the chunk checksums, at their longest, take less than 700 bytes.
 constexpr std::int64_t kManifestFields = 1024;
@@ -83,9 +84,15 @@ CacheManifest from_json(json fields) {
   manifest.labels_checksum = from_hex(fields.at("labels_checksum"));
   for (const json& checksum : fields.at("chunk_checksums"))
     manifest.chunk_checksums.push_back(from_hex(checksum));
+  const CacheLayout layout = cache_layout(spec);
+  if (fields.at("order") != kOrder)
+    fail_data("order {} where \"{}\" is read", fields.at("order").dump(), kOrder);
+  if (fields.at("samples_per_chunk") != layout.samples_per_chunk)
+    fail_data("chunks of {} samples where {} are read", fields.at("samples_per_chunk").dump(),
+              layout.samples_per_chunk);
   const auto listed = static_cast<std::int64_t>(manifest.chunk_checksums.size());
-  if (const std::int64_t chunks = cache_layout(spec).chunks; listed != chunks)
-    fail_data("it lists {} chunks, {} samples take {}", listed, spec.count, chunks);
+  if (listed != layout.chunks)
+    fail_data("it lists {} chunks, {} samples take {}", listed, spec.count, layout.chunks);
   return manifest;
 }
 
@@ -166,6 +173,8 @@ void write_manifest(const std::filesystem::path& path, const CacheManifest& mani
       {"sample_shape", std::vector<std::int64_t>(extents.begin(), extents.end())},
       {"dtype", to_string(spec.dtype)},
       {"chunk_bytes", spec.chunk_bytes},
+      {"samples_per_chunk", cache_layout(spec).samples_per_chunk},
+      {"order", kOrder},
       {"provenance", to_hex(spec.provenance)},
       {"labels_checksum", to_hex(manifest.labels_checksum)},
       {"chunk_checksums", std::move(checksums)},

@@ -9,10 +9,16 @@
 
 namespace nf {
 
+/// Chunks whose samples are mixed with each other, unless something else is asked for.
+inline constexpr std::int64_t kWindowChunks = 8;
+
+/// What CacheOrder does, as a run's record names it.
+inline constexpr const char* kCacheOrder = "chunks, then samples within windows of chunks";
+
 struct CacheOrderOptions {
   bool shuffle = true;  // false: as samples were appended
   std::uint64_t seed = 0;
-  std::int64_t window_chunks = 8;  // chunks whose samples are mixed with each other
+  std::int64_t window_chunks = kWindowChunks;
 };
 
 /// Chunks are permuted by stream 0 of random_key(seed, shuffle, epoch); each `window_chunks` of

@@ -24,7 +24,7 @@ namespace nf {
 struct CacheReadOptions {
   bool shuffle = true;  // false: the order in which samples were appended
   std::uint64_t seed = 0;
-  std::int64_t window_chunks = 8;      // chunks whose samples are mixed with each other
+  std::int64_t window_chunks = kWindowChunks;  // whose samples are mixed with each other
   std::int64_t read_ahead_chunks = 8;  // further chunks that may be read before they are needed
   std::optional<std::uint64_t> provenance = {};  // set: the cache must have been made from the same
   CacheStorage storage = {};

@@ -23,6 +23,7 @@ struct ExperimentPlan {
   std::unique_ptr<nn::Model> model;
   std::vector<std::unique_ptr<Method>> methods;  ///< as in summary.methods
   CachePlace cache_place = CachePlace::disk;
+  DType cache_dtype = DType::bf16;
 };
 ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape& data);
 /// The same by times that several plans share.
@@ -32,7 +33,9 @@ ExperimentPlan plan_experiment(const ExperimentOptions& options, const DataShape
 /// as the step it measures, which never is more than the budget of the plan that asks.
 std::unique_ptr<TimeModel> make_time_model(const ExperimentOptions& options);
 /// summary's fields; methods that train by parts have units with it: [{name, output, parameters,
-/// auxiliary_width, feasible_batch, …}].
+/// auxiliary_width, feasible_batch, …}], and where they cache, the order in which caches are read
+/// (with the seed it is known to the last sample): cache_order {kind, window_chunks}, and of blocks
+/// cache_chunk_samples.
 nlohmann::json to_json(const ExperimentPlan& plan);
 /// Units and blocks for people.
 std::string to_table(const ExperimentPlan& plan);

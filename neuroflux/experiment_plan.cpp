@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/text.h"
+#include "neuroflux/cache_order.h"
 #include "neuroflux/experiment.h"
 #include "neuroflux/plan_file.h"
 #include "neuroflux/time_profile.h"
@@ -35,6 +36,11 @@ fs::path storage_to_measure(const ExperimentOptions& options) {
   while (!fs::is_directory(existing, status) && existing.has_relative_path())
     existing = existing.parent_path();
   return existing / fmt::format("neuroflux-speed-{}", getpid());
+}
+
+// (H, W, C) of a block's.
+const Shape& last_output(const Plan& plan, std::size_t block) {
+  return plan.units[static_cast<std::size_t>(plan.blocks[block].last_unit)].output;
 }
 
 std::string seconds_text(double seconds) {
@@ -206,6 +212,7 @@ ExperimentPlan plan_experiment(const ExperimentOptions& given, const DataShape& 
     plan_options.format = data.stored.value_or(nn::PixelFormat{data.sample, data.sample[2]});
 
   plan.cache_place = options.training.cache_place;
+  plan.cache_dtype = options.training.cache_dtype;
 
   Summary& summary = plan.summary;
   summary.model = plan.model->name();
@@ -236,7 +243,17 @@ json to_json(const ExperimentPlan& plan) {
     json& method = result["methods"][i];
     json blocks = std::move(method["blocks"]);
     method.update(to_json(*local));
-    for (std::size_t k = 0; k < blocks.size(); ++k) blocks[k].update(method["blocks"][k]);
+    for (std::size_t k = 0; k < blocks.size(); ++k) {
+      blocks[k].update(method["blocks"][k]);
+      if (k + 1 == blocks.size()) break;
+      const CacheSpec cache{.name = "train",
+                            .count = plan.summary.train_images,
+                            .sample_shape = last_output(*local, k),
+                            .dtype = plan.cache_dtype};
+      blocks[k]["cache_chunk_samples"] = cache_layout(cache).samples_per_chunk;
+    }
+    if (blocks.size() > 1)
+      method["cache_order"] = {{"kind", kCacheOrder}, {"window_chunks", kWindowChunks}};
     method["blocks"] = std::move(blocks);
   }
   return result;

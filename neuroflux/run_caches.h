@@ -16,7 +16,7 @@ struct RunCacheOptions {
   std::filesystem::path folder;        // place disk
   std::int64_t host_memory_bytes = 0;  // of all caches and their buffers together; 0: no limit
   CacheStorage storage = {};           // place disk
-  std::int64_t window_chunks = 8;      // CacheReadOptions
+  std::int64_t window_chunks = kWindowChunks;  // CacheReadOptions
   std::int64_t read_ahead_chunks = 8;
 };
 

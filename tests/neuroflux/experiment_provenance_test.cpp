@@ -9,6 +9,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "neuroflux/comparison.h"
 #include "neuroflux/metrics_log.h"
 #include "neuroflux/provenance.h"
+#include "neuroflux/run_caches.h"
 #include "neuroflux/run_lock.h"
 #include "tests/support/expect.h"
 
@@ -24,6 +26,7 @@ namespace nf {
 namespace {
 
 namespace fs = std::filesystem;
+using nlohmann::json;
 using test::error_text;
 using testing::HasSubstr;
 
@@ -214,6 +217,40 @@ TEST_F(SmallExperiment, AFolderIsLockedByOneRunAtATime) {
                 run_comparison(comparison, *make_time_model(options_), {.on_epoch = again});
               }),
               HasSubstr(refusal));
+}
+
+TEST_F(SmallExperiment, ThePlanTellsTheOrderInWhichCachesAreRead) {
+  const auto look = [&](const Stage& stage, const nn::EpochMetrics&) {
+    if (stage.block < 2) return;
+    const json method = json::parse(read_file(folder_ / "plan.json")).at("methods").at(0);
+    EXPECT_EQ(method.at("cache_order").at("kind"), kCacheOrder);
+    EXPECT_EQ(method.at("cache_order").at("window_chunks"), RunCacheOptions().window_chunks);
+    EXPECT_EQ(CacheReadOptions().window_chunks, RunCacheOptions().window_chunks);
+    const fs::path manifest = folder_ / "cache" / "train-after-block-1.json";
+    const CacheLayout layout = cache_layout(read_manifest(manifest).spec);
+    EXPECT_EQ(method.at("blocks").at(0).at("cache_chunk_samples"), layout.samples_per_chunk);
+    EXPECT_FALSE(method.at("blocks").back().contains("cache_chunk_samples"));
+    const json told = json::parse(read_file(manifest));
+    EXPECT_EQ(told.at("samples_per_chunk"), layout.samples_per_chunk);
+    EXPECT_EQ(told.at("order"), "as in the data set");
+    fail("seen");
+  };
+  EXPECT_THAT(error_text([&] { run({.on_epoch = look}); }), HasSubstr("seen"));
+  // Where there are more samples than in a chunk.
+  options_.budget = std::int64_t{2} << 20;
+  DataShape data;
+  data.train_count = 50000;
+  const ExperimentPlan plan = plan_experiment(options_, data);
+  const Plan& local = *plan.methods.front()->local_plan();
+  ASSERT_GE(local.blocks.size(), 2U);
+  CacheSpec cache;
+  cache.name = "train";
+  cache.count = 50000;
+  cache.sample_shape = local.units[static_cast<std::size_t>(local.blocks[0].last_unit)].output;
+  const std::int64_t samples = cache_layout(cache).samples_per_chunk;
+  EXPECT_LT(samples, 50000);
+  const json document = to_json(plan);
+  EXPECT_EQ(document.at("methods").at(0).at("blocks").at(0).at("cache_chunk_samples"), samples);
 }
 
 TEST(DataHash, KnowsEveryImageAndLabelAndWhichOfThemTrain) {
