@@ -119,8 +119,8 @@ CacheLayout cache_layout(const CacheSpec& spec) {
   layout.count = spec.count;
   layout.sample_values = spec.sample_shape.numel();
   layout.sample_bytes = product(spec, layout.sample_values, size_of(spec.dtype));
-  layout.samples_per_chunk =
-      std::clamp(spec.chunk_bytes / layout.sample_bytes, std::int64_t{1}, spec.count);
+  // Rounded up, which is less than twice the bytes wanted unless a sample alone is more.
+  layout.samples_per_chunk = std::min((spec.chunk_bytes - 1) / layout.sample_bytes + 1, spec.count);
   layout.chunks = (spec.count - 1) / layout.samples_per_chunk + 1;
   layout.chunk_stride = to_blocks(product(spec, layout.samples_per_chunk, layout.sample_bytes));
   layout.data_bytes = product(spec, layout.chunks - 1, layout.chunk_stride) +

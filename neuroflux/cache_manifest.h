@@ -18,7 +18,8 @@ struct CacheSpec {
   std::int64_t count = 0;     // samples
   Shape sample_shape;         // (H, W, C)
   DType dtype = DType::bf16;  // f32, bf16 or f16
-  std::int64_t chunk_bytes = std::int64_t{1} << 20;  // wanted bytes of a chunk, without padding
+  // The least bytes of a chunk, without padding: it has as many whole samples as take these.
+  std::int64_t chunk_bytes = std::int64_t{1} << 20;
   std::uint64_t provenance = 0;  // hash of the configuration, weights and data it was made from
 
   bool operator==(const CacheSpec& other) const = default;

@@ -24,7 +24,7 @@ std::vector<std::int64_t> in_order(std::int64_t count) {
 
 TEST_F(ActivationCache, RoundTripsAtOddSizesInEachDtype) {
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
-    // Chunks of 4 or 2 samples and 4 bytes over, of one, smaller than a sample, of the whole set.
+    // Chunks of 5 or 3 samples, where 100 bytes are not whole ones, of one, of the whole set.
     for (const std::int64_t chunk_bytes : {100, 24, 1, 1 << 20})
       for (const std::int64_t count : {1, 2, 29}) {
         SCOPED_TRACE(fmt::format("{} {} {}", to_string(dtype), chunk_bytes, count));
@@ -33,6 +33,26 @@ TEST_F(ActivationCache, RoundTripsAtOddSizesInEachDtype) {
         EXPECT_EQ(read(all, 5, 0), in_order(count));
         EXPECT_EQ(all.bytes_read(), count * 12 * size_of(dtype));
       }
+}
+
+TEST_F(ActivationCache, ChunksHaveOneToFourMebibytesOfWholeSamples) {
+  constexpr std::int64_t kMiB = std::int64_t{1} << 20;
+  for (const std::int64_t channels : {1, 3, 48, 64, 200, 511, 512, 513, 700, 1000, 2100}) {
+    SCOPED_TRACE(channels);
+    CacheSpec made;
+    made.name = "default";
+    made.count = 50000;
+    made.sample_shape = Shape{32, 32, channels};
+    const CacheLayout layout = cache_layout(made);
+    const std::int64_t bytes = layout.payload(0);
+    EXPECT_EQ(bytes, layout.samples_per_chunk * 32 * 32 * channels * 2);
+    EXPECT_GE(bytes, kMiB);
+    if (layout.sample_bytes <= 4 * kMiB)
+      EXPECT_LE(bytes, 4 * kMiB);
+    else
+      EXPECT_EQ(layout.samples_per_chunk, 1);
+    EXPECT_LT((layout.samples_per_chunk - 1) * layout.sample_bytes, kMiB);
+  }
 }
 
 TEST_F(ActivationCache, ChunksSpanningSeveralBlocksRoundTrip) {
@@ -100,7 +120,7 @@ TEST_F(ActivationCache, WindowMixesItsChunksAndNoOthers) {
 TEST_F(ActivationCache, FlippedByteIsRecomputedAndRepaired) {
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     SCOPED_TRACE(to_string(dtype));
-    write(spec(29, 100, dtype));
+    write(spec(29, 96, dtype));
     const std::int64_t per_chunk = dtype == DType::f32 ? 2 : 4;
     flip(file(".data"), 3 * 4096 + 11);
     std::vector<std::pair<std::int64_t, std::int64_t>> recomputed;

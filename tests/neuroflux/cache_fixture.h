@@ -64,7 +64,7 @@ class CacheTest : public ::testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(root_); }
 
-  static CacheSpec spec(std::int64_t count, std::int64_t chunk_bytes = 100,
+  static CacheSpec spec(std::int64_t count, std::int64_t chunk_bytes = 96,
                         DType dtype = DType::bf16) {
     return {.name = "block1",
             .count = count,

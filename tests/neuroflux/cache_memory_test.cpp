@@ -153,7 +153,7 @@ TEST_F(CacheMemory, CacheInMemoryGivesTheBatchesOfTheOneInFiles) {
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
     for (const std::int64_t count : {1, 29, 203}) {
       SCOPED_TRACE(fmt::format("{} {}", to_string(dtype), count));
-      const CacheSpec made = spec(count, 100, dtype);
+      const CacheSpec made = spec(count, 96, dtype);
       write(made);
       const auto host = std::make_shared<HostMemory>();
       MemoryCaches caches(host);
@@ -210,7 +210,7 @@ TEST_F(CacheMemory, ReaderOutlivesItsCache) {
 
 TEST_F(CacheMemory, ViewsTakeTurnsByEpoch) {
   const auto host = std::make_shared<HostMemory>();
-  CacheSpec made = spec(29, 100, DType::f32);
+  CacheSpec made = spec(29, 96, DType::f32);
   std::vector<std::unique_ptr<CacheReader>> views;
   for (int view = 0; view < 3; ++view) {
     made.name = fmt::format("view{}", view);
