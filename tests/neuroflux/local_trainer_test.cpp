@@ -3,9 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <set>
+#include <string_view>
 
 #include "neuroflux/cache_plan.h"
 #include "nn/models/registry.h"
@@ -313,6 +316,30 @@ TEST_F(LocalTraining, CacheFolderRemovedDuringARunEndsItWithFileAndReason) {
     EXPECT_THAT(error.what(), HasSubstr("train-after-block-1.json: No such file or directory"));
   }
   EXPECT_FALSE(fs::exists(training_.cache_folder));
+}
+
+TEST_F(LocalTraining, NeverMoreThanTwoGenerationsOfCachesLieThere) {
+  constexpr std::string_view kAfter = "-after-block-";
+  for (const std::int64_t views : {1, 2}) {
+    SCOPED_TRACE(views);
+    views_ = views;
+    std::size_t most = 0;
+    const auto look = [&] {
+      std::set<int> generations;
+      std::error_code none;
+      for (const auto& entry : fs::directory_iterator(training_.cache_folder, none)) {
+        const std::string name = entry.path().filename().string();
+        ASSERT_NE(name.find(kAfter), std::string::npos) << name;
+        generations.insert(std::stoi(name.substr(name.find(kAfter) + kAfter.size())));
+      }
+      most = std::max(most, generations.size());
+    };
+    train({.on_step = [&](const Stage&, const nn::StepProgress&) { look(); },
+           .on_epoch = [&](const Stage&, const nn::EpochMetrics&) { look(); },
+           .on_batch = [&](const Stage&) { look(); }});
+    ASSERT_GE(blocks_, 3U);
+    EXPECT_EQ(most, 2U);  // that which is read, and that which is filled
+  }
 }
 
 TEST_F(LocalTraining, PlanReservesEachView) {

@@ -1,7 +1,9 @@
 // Runs that are killed at any moment and go on: nothing is lost but the epoch under way.
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <functional>
@@ -19,9 +21,8 @@ using Clock = std::chrono::steady_clock;
 
 // Several blocks, so that caches are filled and read.
 const Arguments kSeveralBlocks{"--budget", "2MiB", "--partition", "homogeneous", "--rho", "0.1"};
-const Arguments kRun = kNet + kSeveralBlocks +
-                       Arguments{"--data", "images", "--epochs", "3", "--no-early-stop"} +
-                       Arguments{"--crop", "1"};
+const Arguments kThreeEpochs{"--data", "images", "--epochs", "3", "--no-early-stop", "--crop", "1"};
+const Arguments kRun = kNet + kSeveralBlocks + kThreeEpochs;
 
 class Resumed : public Training {
  protected:
@@ -34,7 +35,7 @@ class Resumed : public Training {
     ASSERT_GE(methods[1]["blocks"].size(), 3U);
   }
 
-  Arguments begin() const { return Arguments{"compare", "--run-dir", "cut"} + kRun + more_; }
+  Arguments begin() const { return Arguments{"compare", "--run-dir", "cut"} + run_ + more_; }
   Arguments go_on() const {
     // Before run.json is there, nothing has been done that could go on.
     return fs::exists(file("cut/run.json")) ? Arguments{"compare", "--resume", "cut"}
@@ -61,15 +62,22 @@ class Resumed : public Training {
   }
 
   /// All that a run leaves is what the one left that was never killed.
-  void expect_as_whole() const {
-    for (const char* weights :
-         {"bp.safetensors", "neuroflux.safetensors", "neuroflux-exits.safetensors"})
-      EXPECT_EQ(read_text(file("cut") / weights), read_text(file("whole") / weights)) << weights;
+  void expect_as_whole() const { expect_as("whole"); }
+  void expect_as(const std::string& uncut) const {
     EXPECT_EQ(metrics_without_times(file("cut/metrics.jsonl")),
-              metrics_without_times(file("whole/metrics.jsonl")));
+              metrics_without_times(file(uncut + "/metrics.jsonl")));
     const json cut = read_json("cut/summary.json")["methods"];
-    const json whole = read_json("whole/summary.json")["methods"];
+    const json whole = read_json(uncut + "/summary.json")["methods"];
     ASSERT_EQ(cut.size(), whole.size());
+    for (const json& method : whole) {
+      ASSERT_EQ(method["status"], "ok") << method["name"];
+      const std::string weights = method["weights"];
+      EXPECT_EQ(read_text(file("cut") / weights), read_text(file(uncut) / weights)) << weights;
+      const fs::path exits =
+          file(uncut) / (method["name"].get<std::string>() + "-exits.safetensors");
+      if (fs::exists(exits))
+        EXPECT_EQ(read_text(file("cut") / exits.filename()), read_text(exits)) << exits;
+    }
     for (std::size_t i = 0; i < cut.size(); ++i)
       for (const char* key :
            {"name", "status", "batches", "predicted_peak_bytes", "measured_peak_bytes",
@@ -78,32 +86,71 @@ class Resumed : public Training {
     std::vector<std::string> left, expected;
     for (const auto& entry : fs::recursive_directory_iterator(file("cut")))
       left.push_back(entry.path().filename().string());
-    for (const auto& entry : fs::recursive_directory_iterator(file("whole")))
+    for (const auto& entry : fs::recursive_directory_iterator(file(uncut)))
       expected.push_back(entry.path().filename().string());
     EXPECT_THAT(left, testing::UnorderedElementsAreArray(expected));
   }
 
+  /// What the dearest of the methods that keep all units on the device needs for one image.
+  std::string least_of_whole_nets() const {
+    const ProgramResult planned =
+        run(Arguments{"plan", "--methods", "bp,bp-accumulate,bp-checkpoint", "--json"} +
+            Arguments{"--data", "images", "--threads", "1"} + kShape);
+    EXPECT_EQ(planned.exit_code, 0) << planned.err;
+    const json document = json::parse(planned.out);
+    std::int64_t budget = 0;
+    for (const json& method : document.at("methods"))
+      budget = std::max(budget, method.at("minimum_budget_bytes").get<std::int64_t>());
+    return std::to_string(budget);
+  }
+
+  Arguments run_ = kRun;
   Arguments more_;  // that the run is begun with
 };
 
 TEST_F(Resumed, KilledFiftyTimesEndsAsIfItNeverWas) {
+  struct Way {
+    Arguments run;
+    int kills;
+    bool measured = false;  // what its plan rests on
+  };
+  const Arguments saving{"--methods", "bp-accumulate,bp-checkpoint", "--budget",
+                         least_of_whole_nets()};
+  const std::vector<Way> ways{
+      {kRun, 26},
+      {kNet + kThreeEpochs + saving, 6},
+      {kNet + kThreeEpochs + Arguments{"--methods", "local", "--budget", "16MiB"}, 6},
+      {kRun + Arguments{"--methods", "neuroflux", "--cache", "memory"}, 6},
+      {kRun + Arguments{"--methods", "neuroflux", "--profile"}, 6, true}};
   std::mt19937 random(7);
-  const auto begin = Clock::now();
-  ASSERT_EQ(run(Arguments{"compare", "--run-dir", "timed"} + kRun).exit_code, 0);
-  const std::chrono::duration<double> takes = Clock::now() - begin;
   std::uniform_real_distribution<double> share(0.0, 0.7);
-  for (int kills = 0; kills < 50;) {
-    const auto at = Clock::now() + share(random) * takes;
-    if (kill_when([&] { return Clock::now() >= at; })) {
-      ++kills;
-      continue;
+  for (const Way& way : ways) {
+    SCOPED_TRACE(testing::PrintToString(way.run));
+    run_ = way.run;
+    const auto train_uncut = [&](const Arguments& more) {
+      fs::remove_all(file("uncut"));
+      const ProgramResult uncut = run(Arguments{"compare", "--run-dir", "uncut"} + run_ + more);
+      ASSERT_EQ(uncut.exit_code, 0) << uncut.err;
+    };
+    const auto begin = Clock::now();
+    train_uncut({});
+    const std::chrono::duration<double> takes = Clock::now() - begin;
+    for (int kills = 0; kills < way.kills && !HasFailure();) {
+      const auto at = Clock::now() + share(random) * takes;
+      if (kill_when([&] { return Clock::now() >= at; })) {
+        ++kills;
+        continue;
+      }
+      if (!way.measured) expect_as("uncut");
+      fs::remove_all(file("cut"));
     }
-    expect_as_whole();
     if (HasFailure()) return;
+    finish();
+    // Another measurement may make another plan.
+    if (way.measured) train_uncut({"--plan", file("cut/plan.json").string()});
+    expect_as("uncut");
     fs::remove_all(file("cut"));
   }
-  if (fs::exists(file("cut"))) finish();
-  expect_as_whole();
 }
 
 TEST_F(Resumed, KilledWhileACheckpointIsWritten) {
@@ -181,6 +228,29 @@ TEST_F(Resumed, ACacheThatIsRemovedIsComputedAgain) {
   fs::remove_all(cache.parent_path());
   finish();
   expect_as_whole();
+}
+
+// What is open can still be read; what is opened next is not there.
+TEST_F(Resumed, ACacheThatIsRemovedUnderARunStopsItInOneLineAtMostAndItGoesOn) {
+  for (const char* awaited : {"train-after-block-1.json", "train-after-block-2.data"}) {
+    SCOPED_TRACE(awaited);
+    const pid_t process = workspace_.start(begin());
+    while (!fs::exists(file("cut/cache") / awaited)) std::this_thread::yield();
+    kill(process, SIGSTOP);
+    int status = 0;
+    ASSERT_EQ(waitpid(process, &status, WUNTRACED), process);
+    ASSERT_TRUE(WIFSTOPPED(status));
+    fs::remove_all(file("cut/cache"));
+    kill(process, SIGCONT);
+    const ProgramResult stopped = workspace_.finish(process);
+    EXPECT_THAT(stopped.exit_code, testing::AnyOf(0, 1)) << stopped.err;
+    if (stopped.exit_code != 0) {
+      EXPECT_THAT(lines_of(stopped.err).back(), testing::StartsWith("neuroflux: "));
+    }
+    finish();
+    expect_as_whole();
+    fs::remove_all(file("cut"));
+  }
 }
 
 // Whatever is written next fails: a cache, a checkpoint, metrics.
