@@ -45,9 +45,9 @@ using OnRun = std::function<void(std::int64_t run, std::int64_t runs, std::int64
 /// Runs every budget with every seed, each in a folder BUDGET-seedN of its own (in the run folder
 /// itself where there is only one), and writes summary.json, summary.csv and summary.md of what is
 /// done after each. Folders are locked meanwhile (run_lock.h). All plans rest on `times`, which are
-/// left in times.json. With the experiment's `resume` finished runs are kept as they are, the others
-/// go on. Throws what run_experiment throws; budgets that nothing fits are no error, nor are methods
-/// that diverge.
+/// left in times.json. With the experiment's `resume` finished runs are kept as they are, the
+/// others go on. Throws what run_experiment throws; budgets that nothing fits are no error, nor are
+/// methods that diverge.
 std::vector<ComparisonRun> run_comparison(const ComparisonOptions& options, TimeModel& times,
                                           const TrainingObserver& observer,
                                           const OnRun& on_run = {});

@@ -8,7 +8,19 @@
 namespace nf {
 namespace {
 
-constexpr std::size_t kMostTrials = 500;  // they bound how long a plan takes
+constexpr std::int64_t kMostTriedUnits = 10;  // of which all 512 ways to cut them are tried
+constexpr std::size_t kMostTrials = 500;      // where there are more: they bound how long it takes
+
+// Every way to cut a chain of units.
+std::vector<nn::Segments> all_segments(std::int64_t units) {
+  std::vector<nn::Segments> all{{0}};
+  for (std::int64_t unit = 1; unit < units; ++unit)
+    for (std::size_t i = all.size(); i-- > 0;) {
+      all.push_back(all[i]);
+      all.back().push_back(unit);
+    }
+  return all;
+}
 
 // With a segment that begins at `unit` where there was none, without it where there was.
 nn::Segments toggled(nn::Segments segments, std::int64_t unit) {
@@ -46,6 +58,10 @@ nn::Segments MemoryProfiler::least_segments(nn::Model& model, const Workload& wo
   const auto cheaper = [&](const nn::Segments& a, const nn::Segments& b) {
     return cost(a) < cost(b);
   };
+  if (units <= kMostTriedUnits) {
+    const std::vector<nn::Segments> all = all_segments(units);
+    return *std::min_element(all.begin(), all.end(), cheaper);
+  }
   // Early units save the most, so even segments are rarely the best, but each leads to others.
   std::vector<nn::Segments> starts;
   for (std::int64_t count = 1; count <= units; ++count)

@@ -37,8 +37,9 @@ Plan plan_or_read(const MethodInput& input, nn::Model& model, const AuxiliaryRul
   if (!options.optimizer.update) options.optimizer.update = read_plan_update(file);
   if (options.cache_views == 1) {
     ExperimentOptions with_views = input.options;  // several of them want augmentation
-    with_views.cache_views = options.cache_views = read_plan_views(file).value_or(1);
+    with_views.cache_views = read_plan_views(file).value_or(1);
     check_experiment(with_views);
+    options.cache_views = std::min(with_views.cache_views, input.options.training.epochs);
   }
   return complete_plan(model, rule, read_plan_file(file, model), options, input.options.device,
                        input.times);

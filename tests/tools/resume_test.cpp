@@ -75,8 +75,9 @@ class Resumed : public Training {
       EXPECT_EQ(read_text(file("cut") / weights), read_text(file(uncut) / weights)) << weights;
       const fs::path exits =
           file(uncut) / (method["name"].get<std::string>() + "-exits.safetensors");
-      if (fs::exists(exits))
+      if (fs::exists(exits)) {
         EXPECT_EQ(read_text(file("cut") / exits.filename()), read_text(exits)) << exits;
+      }
     }
     for (std::size_t i = 0; i < cut.size(); ++i)
       for (const char* key :
