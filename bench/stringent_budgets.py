@@ -35,7 +35,8 @@ KIB = 1024
 def program(options, arguments, accept=(0,)):
     done = subprocess.run([options.program, *map(str, arguments), "--json"], capture_output=True,
                           text=True)
-    if done.returncode not in accept:
+    # A comparison in which a method diverged fails behind its results, which say so.
+    if done.returncode not in accept and not (done.returncode == 1 and done.stdout):
         sys.exit(f"stringent_budgets: neuroflux {' '.join(map(str, arguments))}:\n"
                  f"{done.stderr.strip()}")
     return json.loads(done.stdout)

@@ -10,6 +10,7 @@
 
 #include "engine/error.h"
 #include "neuroflux/cache_values.h"
+#include "neuroflux/checksum.h"
 
 namespace nf {
 

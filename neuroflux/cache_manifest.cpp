@@ -1,8 +1,5 @@
 #include "neuroflux/cache_manifest.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <algorithm>
 #include <bit>
 #include <charconv>
@@ -12,6 +9,7 @@
 
 #include "engine/atomic_file.h"
 #include "engine/error.h"
+#include "neuroflux/checksum.h"
 #include "neuroflux/disk_file.h"
 
 namespace nf {
@@ -47,8 +45,6 @@ void check_name(const std::string& name) {
 
 std::int64_t to_blocks(std::int64_t bytes) { return (bytes + kBlock - 1) / kBlock * kBlock; }
 
-std::string to_hex(std::uint64_t value) { return fmt::format("{:016x}", value); }
-
 std::uint64_t from_hex(const json& field) {
   const auto& text = field.get_ref<const std::string&>();
   std::uint64_t value = 0;
@@ -57,10 +53,6 @@ std::uint64_t from_hex(const json& field) {
   if (code != std::errc{} || stop != end || text.size() != kHexDigits)
     fail_data("'{}' is not a checksum of {} hexadecimal digits", text, kHexDigits);
   return value;
-}
-
-std::uint64_t hash_text(const std::string& text) {
-  return hash_bytes(std::as_bytes(std::span(text)));
 }
 
 CacheManifest from_json(json fields) {
@@ -153,10 +145,6 @@ void remove_cache(const std::filesystem::path& folder, const std::string& name) 
     NF_CHECK(!code || code == std::errc::not_a_directory,
              "activation cache '{}': cannot remove {}: {}", name, path.string(), code.message());
   }
-}
-
-std::uint64_t hash_bytes(std::span<const std::byte> bytes, std::uint64_t seed) {
-  return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
 }
 
 void write_manifest(const std::filesystem::path& path, const CacheManifest& manifest) {

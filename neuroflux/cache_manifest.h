@@ -68,9 +68,6 @@ CacheFiles cache_files(const std::filesystem::path& folder, const std::string& n
 /// Throws Error naming a file that can't be removed.
 void remove_cache(const std::filesystem::path& folder, const std::string& name);
 
-/// XXH3, 64 bits.
-std::uint64_t hash_bytes(std::span<const std::byte> bytes, std::uint64_t seed = 0);
-
 struct CacheManifest {
   CacheSpec spec;
   std::vector<std::uint64_t> chunk_checksums;

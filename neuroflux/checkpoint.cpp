@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "engine/error.h"
-#include "neuroflux/cache_manifest.h"
+#include "neuroflux/checksum.h"
 #include "neuroflux/json_value.h"
 #include "neuroflux/metrics_log.h"
 #include "neuroflux/run_record.h"
@@ -68,13 +68,9 @@ json progress_json(const Progress& checkpoint, const TrainingState* state) {
           {"state", state != nullptr ? state_json(*state) : json()}};
 }
 
-std::uint64_t hash_text(std::string_view text, std::uint64_t seed) {
-  return hash_bytes(std::as_bytes(std::span(text.data(), text.size())), seed);
-}
-
 // In the order of their names, so that it does not hang on where they lie in a file.
 std::uint64_t checksum(const std::string& progress, std::map<std::string, std::uint64_t> tensors) {
-  std::uint64_t hash = hash_text(progress, 0);
+  std::uint64_t hash = hash_text(progress);
   for (const auto& [name, values] : tensors) hash = hash_text(name, hash ^ values);
   return hash;
 }
@@ -93,9 +89,7 @@ BlockResult read_block(const JsonValue& value) {
           .fill_wait_seconds = seconds("fill_wait_seconds"),
           .cache_host_bytes = value.at("cache_host_bytes").whole(),
           .evaluation_seconds = seconds("evaluation_seconds"),
-          .evaluation_wait_seconds = value.find("evaluation_wait_seconds")  // earlier ones lack it
-                                         ? seconds("evaluation_wait_seconds")
-                                         : 0.0};
+          .evaluation_wait_seconds = seconds("evaluation_wait_seconds")};
 }
 
 TrainingState read_state(const JsonValue& value, const Plan* plan, nn::StateDict tensors) {

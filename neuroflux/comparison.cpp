@@ -197,7 +197,7 @@ std::vector<ComparisonRun> run_comparison(const ComparisonOptions& options, Time
            options.budgets.size(), options.seeds.size());
   const std::filesystem::path& folder = options.experiment.run_folder;
   const auto runs = static_cast<std::int64_t>(options.budgets.size() * options.seeds.size());
-  const RunLock lock(folder);
+  const auto lock = options.lock ? options.lock : std::make_shared<const RunLock>(folder);
   if (options.experiment.resume) load_times(folder, times);
   std::vector<ComparisonRun> done;
   for (const std::int64_t budget : options.budgets)

@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "neuroflux/experiment.h"
+#include "neuroflux/run_lock.h"
 
 namespace nf {
 
@@ -19,6 +21,8 @@ struct ComparisonOptions {
   std::vector<std::uint64_t> seeds;   ///< at least one
   /// The configuration of one of them, for its config.toml; empty: the experiment's own text.
   std::function<std::string(std::int64_t budget, std::uint64_t seed)> config_text = {};
+  /// Of the run folder, where the caller holds it already; empty: run_comparison takes it.
+  std::shared_ptr<const RunLock> lock = {};
 };
 
 /// The times that a comparison's plans rest on, as run_comparison left them in its folder; none

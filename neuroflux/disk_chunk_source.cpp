@@ -1,6 +1,7 @@
 #include <utility>
 
 #include "engine/error.h"
+#include "neuroflux/checksum.h"
 #include "neuroflux/disk_chunks.h"
 
 namespace nf {

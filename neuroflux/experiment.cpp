@@ -5,14 +5,13 @@
 #include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
-#include <span>
 
 #include "engine/atomic_file.h"
 #include "engine/text.h"
 #include "engine/timer.h"
-#include "neuroflux/cache_manifest.h"
 #include "neuroflux/cache_plan.h"
 #include "neuroflux/checkpoint.h"
+#include "neuroflux/checksum.h"
 #include "neuroflux/energy.h"
 #include "neuroflux/metrics_log.h"
 #include "neuroflux/provenance.h"
@@ -24,18 +23,23 @@ namespace {
 
 using nlohmann::json;
 
-std::string hex(std::uint64_t hash) { return fmt::format("{:016x}", hash); }
-
-std::string hash_of(const std::string& text) {
-  return hex(hash_bytes(std::as_bytes(std::span(text))));
-}
-
 // What must be the same for a run to go on: all of a plan but what its making took.
 std::string fingerprint(const ExperimentPlan& plan) {
   json document = to_json(plan);
   document.erase("context_bytes");
   for (json& method : document["methods"]) method.erase("plan_seconds");
-  return hash_of(document.dump());
+  return to_hex(hash_text(document.dump()));
+}
+
+// All else that the values of the rest of a run hang on, and where it ends.
+std::string training_key(const ExperimentOptions& options, const nn::TrainingData& data) {
+  const LocalTrainingOptions& training = options.training;
+  const std::string text =
+      training_text(training, data) +
+      fmt::format("; {} {} {} {} {} {}; {} {}", options.dropout, training.stop_when_saturated,
+                  training.patience, training.improvement, training.exit_tolerance,
+                  training.exit_accuracy, options.device.tf32, options.device.onednn);
+  return to_hex(hash_text(text));
 }
 
 class Experiment {
@@ -44,8 +48,8 @@ class Experiment {
              const TrainingObserver& observer)
       : options_(options), data_(data), observer_(observer), plan_(std::move(plan)) {
     begun_.plan = fingerprint(plan_);
-    begun_.training = hash_of(training_text(options.training, data));
-    begun_.data = hex(data_hash(data));
+    begun_.training = training_key(options, data);
+    begun_.data = to_hex(data_hash(data));
     device_ = options.device;
     device_.budget = plan_.summary.budget_bytes;
     training_ = options.training;

@@ -50,9 +50,10 @@ void trace_plan(const ExperimentPlan& plan, const ExperimentOptions& options, Me
 /// neuroflux-exits.safetensors) into the run folder, each complete or not at all. A method that
 /// diverges is told as such in the summary, which is no error, and the others go on; one that fails
 /// otherwise ends the run, and the summary keeps what others came to. No other run may be going on
-/// in the folder: RunLock sees to it. With checkpoints, checkpoint.safetensors stands for the last
-/// finished epoch until the run is finished; a run that goes on from it ends with the same weights
-/// and metrics as one that was never cut off. Throws Error; methods that don't fit are no error.
+/// in the folder: the caller holds a RunLock. With checkpoints, checkpoint.safetensors stands for
+/// the last finished epoch until the run is finished; a run that goes on from it ends with the same
+/// weights and metrics as one that was never cut off. Throws Error; methods that don't fit are no
+/// error.
 Summary run_experiment(const ExperimentOptions& options, ExperimentPlan plan,
                        const nn::TrainingData& data, const TrainingObserver& observer);
 

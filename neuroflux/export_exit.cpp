@@ -56,11 +56,16 @@ ExportedExit export_exit(const fs::path& run_folder, const ExitWanted& wanted,
   if (!fs::exists(all))
     fail_data("{}: is not there; runs of earlier versions left the delivered exit alone",
               all.string());
+  std::error_code status;
+  const fs::path target = fs::weakly_canonical(file, status);
+  NF_CHECK(status || target.parent_path() != fs::weakly_canonical(run.folder),
+           "export: {} lies in the run folder, which stays as it is", file.string());
   LoadedNet exits(all);
   SavedNet saved = exits.description();
   saved.exit_unit = exit.unit;
   saved.write(file, exits.exit_weights(exit.unit - 1));
-  ExportedExit exported{run.summary.model, exit, method.unit_count, method.full_parameters, {}};
+  ExportedExit exported{run.summary.model, exit, method.unit_count, method.full_parameters, {}, {}};
+  if (run.summary.validation_images > 0) exported.validation_accuracy = exit.validation_accuracy;
   if (method.exit_unit == exit.unit) exported.test_accuracy = method.test_accuracy;
   return exported;
 }

@@ -26,12 +26,13 @@ struct ExportedExit {
   ExitSummary exit;
   std::int64_t unit_count = 0;
   std::int64_t full_parameters = 0;
-  std::optional<double> test_accuracy;  ///< known of the exit alone that the run delivered
+  std::optional<double> validation_accuracy;  ///< none without validation images
+  std::optional<double> test_accuracy;        ///< known of the exit alone that the run delivered
 };
 
-/// Writes the exit as a saved net; the run folder stays as it is. Throws Error where the folder
-/// holds several runs, the method was not finished or no exit is as wanted, DataError naming the
-/// file that is missing or damaged.
+/// Writes the exit as a saved net; the run folder stays as it is. Throws Error where the file lies
+/// in it, the folder holds several runs, the method was not finished or no exit is as wanted,
+/// DataError naming the file that is missing or damaged.
 ExportedExit export_exit(const std::filesystem::path& run_folder, const ExitWanted& wanted,
                          const std::filesystem::path& file);
 

@@ -80,6 +80,7 @@ class MeasuredTimes : public TimeModel {
         options_.device.device.kind == DeviceKind::cpu &&
         make_meta_context(options_.device)->backend().threads() >= usable_cores();
     const double work_share = shares_cores ? 1.0 / bytes : 0.0;
+    const ProbeFiles files{options_.cache_folder, spec.name};
     const Timer writing;
     const ProcessorTimer write_work;
     CacheWriter writer(options_.cache_folder, spec, {.storage = options_.cache_storage});
@@ -88,9 +89,7 @@ class MeasuredTimes : public TimeModel {
     writer.close();
     speed.write = bytes / writing.seconds();
     speed.write_work = write_work.seconds() * work_share;
-    // Else it could be the page cache that answers.
-    DiskFile(cache_files(options_.cache_folder, spec.name).data, DiskFile::Mode::write)
-        .forget_pages();
+    forget_pages(cache_files(options_.cache_folder, spec.name).data);
     const Timer reading;
     const ProcessorTimer read_work;
     {
@@ -101,11 +100,31 @@ class MeasuredTimes : public TimeModel {
     }
     speed.read = bytes / reading.seconds();
     speed.read_work = read_work.seconds() * work_share;
-    remove_cache(options_.cache_folder, spec.name);
-    std::error_code not_empty;  // the run makes it again
-    std::filesystem::remove(options_.cache_folder, not_empty);
     return speed;
   }
+
+  // Else it could be the page cache that answers. Where the file system can't do that, it does.
+  static void forget_pages(const std::filesystem::path& file) {
+    try {
+      DiskFile(file, DiskFile::Mode::write).forget_pages();
+    } catch (const Error&) {
+    }
+  }
+
+  // They go again, however the measurement ends.
+  struct ProbeFiles {
+    const std::filesystem::path& folder;
+    const std::string& name;
+    ~ProbeFiles() {
+      try {
+        remove_cache(folder, name);
+      } catch (const std::exception&) {
+        return;
+      }
+      std::error_code not_empty;  // the run makes it again
+      std::filesystem::remove(folder, not_empty);
+    }
+  };
 
   // The device is held while something is measured, and free for the run that follows.
   class Presence {

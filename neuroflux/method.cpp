@@ -52,12 +52,4 @@ std::optional<double> measure_exit_speed(const MethodRun& run, nn::Module& exit)
   return speed.images_per_second;
 }
 
-SavedNet describe_net(const nn::Model& model, const nn::TrainingData& data) {
-  SavedNet saved;
-  saved.model = model.name();
-  saved.options = model.options();
-  saved.transform = data.transform();
-  return saved;
-}
-
 }  // namespace nf

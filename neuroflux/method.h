@@ -11,7 +11,6 @@
 #include "engine/timer.h"
 #include "neuroflux/experiment_options.h"
 #include "neuroflux/plan.h"
-#include "neuroflux/saved_net.h"
 #include "neuroflux/summary.h"
 
 namespace nf {
@@ -88,7 +87,5 @@ void measure_speed(const MethodRun& run, nn::Module& net, MethodSummary& summary
 /// The same of one of a net's exits that is not delivered, in less time; empty where not even one
 /// image fits.
 std::optional<double> measure_exit_speed(const MethodRun& run, nn::Module& exit);
-/// What stands beside the weights of a net trained on these data.
-SavedNet describe_net(const nn::Model& model, const nn::TrainingData& data);
 
 }  // namespace nf

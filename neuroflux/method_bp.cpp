@@ -4,6 +4,7 @@
 
 #include "engine/timer.h"
 #include "neuroflux/method.h"
+#include "neuroflux/saved_net.h"
 #include "neuroflux/whole_net_plan.h"
 
 namespace nf {
@@ -43,7 +44,7 @@ class BpMethod : public Method {
   void run(const MethodRun& run, MethodSummary& summary) const override {
     const nn::StateDict weights = train(run, summary);
     summary.weights = planned_.name + ".safetensors";
-    describe_net(model_, run.data).write(run.folder / summary.weights, weights);
+    describe_net(model_, run.data.transform()).write(run.folder / summary.weights, weights);
     measure_speed(run, model_, summary);
   }
 

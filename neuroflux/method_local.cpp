@@ -8,6 +8,7 @@
 #include "neuroflux/local_block.h"
 #include "neuroflux/method.h"
 #include "neuroflux/plan_file.h"
+#include "neuroflux/saved_net.h"
 #include "nn/join_units.h"
 #include "nn/models/registry.h"
 

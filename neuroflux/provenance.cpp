@@ -5,7 +5,7 @@
 #include <array>
 #include <span>
 
-#include "neuroflux/cache_manifest.h"
+#include "neuroflux/checksum.h"
 
 namespace nf {
 namespace {

@@ -61,12 +61,17 @@ void SavedNet::write(const std::filesystem::path& path, const nn::StateDict& wei
   nn::write_safetensors(path, {weights, {{kKey, to_json(*this).dump()}}});
 }
 
-SavedNet describe_exit(const nn::Model& model, const Plan& plan, std::int64_t unit,
-                       const nn::TransformOptions& transform) {
+SavedNet describe_net(const nn::Model& model, const nn::TransformOptions& transform) {
   SavedNet saved;
   saved.model = model.name();
   saved.options = model.options();
   saved.transform = transform;
+  return saved;
+}
+
+SavedNet describe_exit(const nn::Model& model, const Plan& plan, std::int64_t unit,
+                       const nn::TransformOptions& transform) {
+  SavedNet saved = describe_net(model, transform);
   saved.exit_unit = unit + 1;
   saved.joined_units = joined_sizes(plan);
   saved.auxiliary_rule = plan.auxiliary_rule;

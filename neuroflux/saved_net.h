@@ -29,6 +29,9 @@ struct SavedNet {
   void write(const std::filesystem::path& path, const nn::StateDict& weights) const;
 };
 
+/// What stands beside the weights of a whole net that was trained on images that were normalised by
+/// `transform`.
+SavedNet describe_net(const nn::Model& model, const nn::TransformOptions& transform);
 /// What stands beside the weights of the exit at `unit` (counted from 0) of a net that was trained
 /// by this plan, on images that were normalised by `transform`.
 SavedNet describe_exit(const nn::Model& model, const Plan& plan, std::int64_t unit,

@@ -20,11 +20,10 @@ void TimeLeft::update(const std::string& stage, double share, double now) {
   if (found == parts_.size() || parts_[found].run != run) return;
   share = std::clamp(share, 0.0, 1.0);
   if (last_) {
-    // What lies between two updates was done but for methods that were left before their end.
-    double done = -share_ * parts_[current_].seconds;
-    for (std::size_t i = current_; i < found; ++i)
-      if (i == current_ || !parts_[i].optional) done += parts_[i].seconds;
-    predicted_ += done + share * parts_[found].seconds;
+    // A part that ran to its end told of it; the rest of any other was left out, as where a method
+    // diverges or stops early.
+    const double before = found == current_ ? share_ : 0.0;
+    predicted_ += (share - before) * parts_[found].seconds;
     measured_ += now - *last_;
   }
   current_ = found;

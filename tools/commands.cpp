@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "engine/atomic_file.h"
 #include "engine/text.h"
@@ -215,7 +216,6 @@ void warn_of_frozen_augmentation(const CommandLine& line, Progress& progress) {
 RunFolder begin_folder(const CommandLine& line, const ComparisonOptions& comparison,
                        const std::string& model) {
   const ExperimentOptions& options = comparison.experiment;
-  if (options.resume) return RunFolder::held(options.run_folder);
   RunFolder folder = options.run_folder.empty()
                          ? RunFolder::fresh(fmt::format("{}-{}-{}", to_string(line.command), model,
                                                         comparison.seeds.front()))
@@ -246,13 +246,17 @@ void run_training(const CommandLine& line, const std::string& program) {
   const InterruptGuard guard;
   ComparisonOptions comparison = comparison_of(line);
   ExperimentOptions& options = comparison.experiment;
+  // A run that is going on is found before any work is done.
+  std::optional<RunFolder> folder;
+  if (options.resume) folder.emplace(RunFolder::held(options.run_folder));
   const nn::TrainingData data = load_data(options);
   const std::string model = checked_model_name(options, data_shape(data));
   const std::unique_ptr<TimeModel> times = make_time_model(comparison);
   if (options.resume) load_times(options.run_folder, *times);
   TimeLeft left(check_before_training(line, comparison, data, *times));
-  const RunFolder folder = begin_folder(line, comparison, model);
-  options.run_folder = folder.path();
+  if (!folder) folder.emplace(begin_folder(line, comparison, model));
+  options.run_folder = folder->path();
+  comparison.lock = folder->lock();
   std::vector<ComparisonRun> runs;
   {
     Progress progress(stderr, isatty(STDERR_FILENO) != 0, data.validation_count() > 0, &left);
@@ -270,18 +274,18 @@ void run_training(const CommandLine& line, const std::string& program) {
     } catch (const Interrupted& interrupted) {
       throw Interrupted(fmt::format("{}; to go on: {} {} --resume {}", interrupted.what(),
                                     quoted(std::filesystem::path(program).filename().string()),
-                                    to_string(line.command), quoted(folder.path().string())));
+                                    to_string(line.command), quoted(folder->path().string())));
     }
   }
   const Summary& summary = runs.front().summary;
   if (line.json) {
     nlohmann::json document = runs.size() > 1 ? to_json(runs) : to_json(summary);
-    document["run_folder"] = folder.path().string();
+    document["run_folder"] = folder->path().string();
     print(document.dump(2) + '\n');
   } else if (runs.size() > 1) {
-    print(to_markdown(runs) + fmt::format("\nrun folder: {}\n", folder.path().string()));
+    print(to_markdown(runs) + fmt::format("\nrun folder: {}\n", folder->path().string()));
   } else {
-    print(to_table(summary) + next_steps(line, summary, folder.path(), program));
+    print(to_table(summary) + next_steps(line, summary, folder->path(), program));
   }
   fail_where_diverged(runs);
 }
@@ -317,21 +321,24 @@ void run_export(const CommandLine& line) {
         {"model", exported.model},       {"method", line.wanted_exit.method},
         {"exit_unit", exit.unit},        {"unit_count", exported.unit_count},
         {"parameters", exit.parameters}, {"full_parameters", exported.full_parameters},
-        {"flops", exit.flops},           {"validation_accuracy", exit.validation_accuracy},
+        {"flops", exit.flops},           {"validation_accuracy", nullptr},
         {"test_accuracy", nullptr},      {"weights", line.exit_file.string()}};
+    if (exported.validation_accuracy)
+      document["validation_accuracy"] = *exported.validation_accuracy;
     if (exported.test_accuracy) document["test_accuracy"] = *exported.test_accuracy;
     print(document.dump(2) + '\n');
     return;
   }
+  const auto told = [](const char* set, const std::optional<double>& accuracy) {
+    return accuracy ? fmt::format("{} accuracy {:.2f}%", set, *accuracy * 100.0) : "";
+  };
   print(fmt::format(
       "{}, exit {} of {} units: {} parameters, {:.1f} times fewer than the whole net; {:.3g} MFLOP "
-      "an image; validation accuracy {:.2f}%{}\nweights: {}\n",
+      "an image{}{}\nweights: {}\n",
       exported.model, exit.unit, exported.unit_count, exit.parameters,
       static_cast<double>(exported.full_parameters) / static_cast<double>(exit.parameters),
-      static_cast<double>(exit.flops) / 1e6, exit.validation_accuracy * 100.0,
-      exported.test_accuracy ? fmt::format(", test accuracy {:.2f}%", *exported.test_accuracy * 100)
-                             : "",
-      line.exit_file.string()));
+      static_cast<double>(exit.flops) / 1e6, told("; validation", exported.validation_accuracy),
+      told(", test", exported.test_accuracy), line.exit_file.string()));
 }
 
 void run_report(const CommandLine& line) {

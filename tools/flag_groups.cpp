@@ -256,14 +256,16 @@ void Parser::add_training() {
                   NF_CHECK(!text.empty(), "must not be empty");
                   training.cache_folder = text;
                 });
+  const std::string measured = trains() ? "" : ", where --profile measures them";
   flags_.parsed("--cache-io", "NAME", "automatic",
-                "How its files are read and written: io_uring, threads, or automatic, which takes "
-                "the first where the kernel has it",
+                "How its files are read and written" + measured +
+                    ": io_uring, threads, or automatic, which takes the first where the kernel has "
+                    "it",
                 [&training](const std::string& text) {
                   training.cache_storage.queue.engine = parse_storage_engine(text);
                 });
   flags_.toggle("--cache-buffered", cache_buffered_,
-                "Let its files go through the system's page cache");
+                "Let its files go through the system's page cache" + measured);
 }
 
 void Parser::add_schedule() {

@@ -6,7 +6,7 @@
 namespace nf::tools {
 namespace {
 
-// As the run's own configuration has them. Its keys of training are no part of a plan's.
+// As the run's own configuration has them. A plan ignores keys that only training has.
 ExperimentOptions options_of(const RunRecord& record) {
   const auto parsed =
       parse_command_line(Command::plan, {"--config", (record.folder / "config.toml").string()});

@@ -12,7 +12,6 @@
 #include "neuroflux/experiment.h"
 #include "neuroflux/export_exit.h"
 #include "neuroflux/json_value.h"
-#include "neuroflux/run_lock.h"
 #include "tools/errors.h"
 
 namespace fs = std::filesystem;
@@ -80,6 +79,7 @@ bool holds_run(const fs::path& folder) {
 
 void remove_run(const fs::path& folder) {
   for (const fs::path& run : runs_within(folder)) {
+    const RunLock lock(run);
     remove_run(run);
     std::error_code not_empty;
     fs::remove(run, not_empty);
@@ -105,16 +105,16 @@ RunFolder RunFolder::fresh(const std::string& name) {
 RunFolder RunFolder::given(const fs::path& path, bool overwrite) {
   // "runs/a/" has an empty last part: the folder itself would pass for its own parent.
   const fs::path folder = path.has_filename() ? path : path.parent_path();
-  if (holds_run(folder)) {
-    NF_CHECK(overwrite, "run folder: {} holds a run already; name another or add --overwrite",
-             folder.string());
-    const RunLock lock(folder);
-    remove_run(folder);
-  }
   make_parents(folder);
   const bool made = make_folder(folder);
   NF_CHECK(fs::is_directory(folder), "run folder: {} is a file", folder.string());
-  return {folder, made};
+  RunFolder taken(folder, made);
+  if (holds_run(folder)) {
+    NF_CHECK(overwrite, "run folder: {} holds a run already; name another or add --overwrite",
+             folder.string());
+    remove_run(folder);
+  }
+  return taken;
 }
 
 void write_started_run(const fs::path& folder, const StartedRun& run) {
@@ -143,7 +143,12 @@ StartedRun read_started_run(const fs::path& folder) {
 }
 
 RunFolder::RunFolder(RunFolder&& other) noexcept
-    : path_(std::move(other.path_)), made_(std::exchange(other.made_, false)) {}
+    : path_(std::move(other.path_)),
+      made_(std::exchange(other.made_, false)),
+      lock_(std::move(other.lock_)) {}
+
+RunFolder::RunFolder(const fs::path& path, bool made)
+    : path_(path), made_(made), lock_(std::make_shared<const RunLock>(path)) {}
 
 RunFolder::~RunFolder() {
   std::error_code ignored;

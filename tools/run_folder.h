@@ -3,22 +3,25 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "neuroflux/run_lock.h"
+
 namespace nf::tools {
 
-/// A folder of its own for one run. If nothing was put into a folder that it made, it goes again
-/// when this object does.
+/// A folder of its own for one run, locked as long as this object lives. If nothing was put into a
+/// folder that it made, it goes again when this object does.
 class RunFolder {
  public:
   /// Makes runs/NAME-TIME, or with a number behind where that exists already.
   static RunFolder fresh(const std::string& name);
-  /// Makes or takes this one. Throws Error where it holds a run, finished or not, unless it may
-  /// `overwrite`: then that run's files are removed, if it is not going on.
+  /// Makes or takes this one. Throws Error where a run is going on in it, and where it holds one,
+  /// finished or not, unless it may `overwrite`: then that run's files are removed.
   static RunFolder given(const std::filesystem::path& path, bool overwrite);
 
-  /// Takes one whose run is to go on.
+  /// Takes one whose run is to go on. Throws Error where it is going on.
   static RunFolder held(const std::filesystem::path& path) { return {path, false}; }
 
   RunFolder(RunFolder&& other) noexcept;
@@ -28,12 +31,14 @@ class RunFolder {
   ~RunFolder();
 
   const std::filesystem::path& path() const { return path_; }
+  const std::shared_ptr<const RunLock>& lock() const { return lock_; }
 
  private:
-  RunFolder(std::filesystem::path path, bool made) : path_(std::move(path)), made_(made) {}
+  RunFolder(const std::filesystem::path& path, bool made);
 
   std::filesystem::path path_;
   bool made_ = false;
+  std::shared_ptr<const RunLock> lock_;
 };
 
 /// What config.toml does not tell of how a run was begun.

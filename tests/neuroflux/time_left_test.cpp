@@ -22,6 +22,7 @@ TEST(TimeLeft, IsThePlansTimesAsFastAsTheRunIs) {
   left.update("bp", 0.0, 100.0);
   left.update("bp", 0.5, 110.0);  // 5 s were predicted: half as fast
   EXPECT_DOUBLE_EQ(*left.seconds(), 2.0 * (5.0 + 4.0 + 6.0));
+  left.update("bp", 1.0, 120.0);
   left.update("neuroflux block 1/2", 0.0, 120.0);
   EXPECT_DOUBLE_EQ(*left.seconds(), 2.0 * (4.0 + 6.0));
   left.update("neuroflux block 1/2", 1.0, 120.0 + 4.0);  // as predicted: 24 s for 14
@@ -54,6 +55,14 @@ TEST(TimeLeft, BlocksThatWereLeftOutAreNotTakenForFastOnes) {
   EXPECT_DOUBLE_EQ(*left.seconds(), 20.0);
   left.update("neuroflux block 1/2", 0.5, 12.0);
   EXPECT_DOUBLE_EQ(*left.seconds(), 2.0 * (2.0 + 6.0));
+}
+
+TEST(TimeLeft, AMethodThatDivergedIsNotTakenForAFastOne) {
+  TimeLeft left = two_methods();
+  left.update("bp", 0.0, 0.0);
+  left.update("bp", 0.1, 2.0);  // 1 s was predicted
+  left.update("neuroflux block 1/2", 0.0, 2.0);
+  EXPECT_DOUBLE_EQ(*left.seconds(), 2.0 * (4.0 + 6.0));
 }
 
 TEST(TimeLeft, AStageThatIsNotPlannedChangesNothing) {

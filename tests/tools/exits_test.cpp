@@ -195,6 +195,7 @@ TEST_F(Training, ExportNamesWhatIsNotThere) {
   refusal({"run", "--exit", "99"}, "neuroflux has no exit 99, it has 1 to ");
   refusal({"run", "--exit", "1", "--method", "local"}, "run has no method local");
   refusal({"run", "--exit", "1", "--out", "no/where.safetensors"}, "no/where.safetensors");
+  refusal({"run", "--exit", "1", "--out", "run/neuroflux.safetensors"}, "stays as it is");
   const fs::path exits = file("run/neuroflux-exits.safetensors");
   const std::string bytes = read_text(exits);
   workspace_.write("run/neuroflux-exits.safetensors", bytes.substr(0, bytes.size() - 4));
