@@ -1,10 +1,8 @@
 // What goes wrong in a run: one line that says what and where, an exit code, and nothing half
 // written.
-#include <chrono>
 #include <csignal>
 #include <fstream>
 #include <functional>
-#include <thread>
 
 #include "tests/tools/training.h"
 
@@ -36,16 +34,6 @@ class FailedRun : public Training {
     const std::int64_t least =
         json::parse(refused.out).at("methods").at(0).at("minimum_budget_bytes");
     return std::to_string(least + least / 8);
-  }
-
-  /// Until `condition` holds or the test has waited five minutes: sanitizers are slow.
-  static bool wait_for(const std::function<bool()>& condition) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(5);
-    while (!condition()) {
-      if (std::chrono::steady_clock::now() > end) return false;
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-    return true;
   }
 
   /// The run folder holds what had been finished, and no cache.
@@ -219,7 +207,8 @@ TEST_F(FailedRun, AnInterruptLeavesNoHalfWrittenFile) {
                                Arguments{"--data", "images", "--epochs", "100000"};
     const pid_t process = workspace_.start(long_run);
     const fs::path metrics = file(folder) / "metrics.jsonl";
-    EXPECT_TRUE(wait_for([&] { return fs::exists(metrics) && fs::file_size(metrics) > 0; }));
+    EXPECT_TRUE(workspace_.wait_until(
+        process, [&] { return fs::exists(metrics) && fs::file_size(metrics) > 0; }));
     ASSERT_EQ(kill(process, signal), 0);
     expect_failure(workspace_.finish(process), 130, "interrupted by");
     EXPECT_FALSE(metrics_without_times(metrics).empty());
@@ -233,7 +222,7 @@ TEST_F(FailedRun, AnInterruptInALaterBlockRemovesTheCache) {
                 "40",    "--train-limit", "40",  "--data",   "images",       "--no-early-stop"};
   const pid_t process = workspace_.start(command + kNet);
   const fs::path metrics = file("run/metrics.jsonl");
-  EXPECT_TRUE(wait_for([&] {
+  EXPECT_TRUE(workspace_.wait_until(process, [&] {
     return fs::exists(metrics) && read_text(metrics).find("\"block\":2") != std::string::npos;
   }));
   EXPECT_TRUE(fs::exists(file("run/cache"))) << "there is nothing to remove";

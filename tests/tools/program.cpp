@@ -2,12 +2,17 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <chrono>
 #include <fstream>
 #include <sstream>
+#include <stdexcept>
+#include <thread>
 
 #include "nn/data/image_set.h"
 
@@ -18,6 +23,19 @@ namespace {
 
 constexpr const char* kOut = "stdout.txt";
 constexpr const char* kErr = "stderr.txt";
+// Sanitizers and busy machines are slow.
+constexpr auto kPatience = std::chrono::minutes(5);
+
+/// What waitid tells; whoever waits for the process next is told the same.
+siginfo_t state_of(pid_t process, int options) {
+  siginfo_t state{};
+  int status = 0;
+  do {
+    status = waitid(P_PID, static_cast<id_t>(process), &state, options | WNOWAIT);
+  } while (status != 0 && errno == EINTR);
+  if (status != 0) throw std::runtime_error("can't wait");
+  return state;
+}
 
 std::string big_endian(std::int64_t value) {
   std::string bytes;
@@ -95,6 +113,27 @@ ProgramResult Workspace::finish(pid_t process) const {
   result.out = read_text(path_ / kOut);
   result.err = read_text(path_ / kErr);
   return result;
+}
+
+bool Workspace::wait_until(pid_t process, const std::function<bool()>& condition) const {
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  while (!condition()) {
+    if (state_of(process, WEXITED | WNOHANG).si_pid == process) return false;
+    if (std::chrono::steady_clock::now() > end) {
+      kill(process, SIGKILL);
+      throw std::runtime_error("what is awaited of the program does not come: " +
+                               finish(process).err);
+    }
+    std::this_thread::yield();
+  }
+  return true;
+}
+
+bool Workspace::stop_when(pid_t process, const std::function<bool()>& condition) const {
+  if (!wait_until(process, condition)) return false;
+  kill(process, SIGSTOP);
+  // It may end all the same, before the signal gets to it.
+  return state_of(process, WEXITED | WSTOPPED).si_code == CLD_STOPPED;
 }
 
 ProgramResult Workspace::run(const Arguments& arguments) const { return finish(start(arguments)); }

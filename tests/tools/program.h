@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,12 @@ class Workspace {
   /// Only starts it; `finish` waits.
   pid_t start(const Arguments& arguments) const;
   ProgramResult finish(pid_t process) const;
+  /// Looks at `condition` again and again until it holds; false: the program has ended before.
+  /// Either way `finish` is still to come. Throws where it takes more than five minutes, and ends
+  /// the program.
+  bool wait_until(pid_t process, const std::function<bool()>& condition) const;
+  /// The same, and the program then stands still until it gets a SIGCONT or is killed.
+  bool stop_when(pid_t process, const std::function<bool()>& condition) const;
 
  private:
   std::filesystem::path path_;

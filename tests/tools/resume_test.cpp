@@ -1,14 +1,12 @@
 // Runs that are killed at any moment and go on: nothing is lost but the epoch under way.
 #include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <functional>
 #include <random>
-#include <thread>
+#include <stdexcept>
 
 #include "tests/support/small_file_system.h"
 #include "tests/tools/training.h"
@@ -23,6 +21,7 @@ using Clock = std::chrono::steady_clock;
 const Arguments kSeveralBlocks{"--budget", "2MiB", "--partition", "homogeneous", "--rho", "0.1"};
 const Arguments kThreeEpochs{"--data", "images", "--epochs", "3", "--no-early-stop", "--crop", "1"};
 const Arguments kRun = kNet + kSeveralBlocks + kThreeEpochs;
+constexpr int kKilled = 128 + SIGKILL;  // as an exit code
 
 class Resumed : public Training {
  protected:
@@ -42,18 +41,44 @@ class Resumed : public Training {
                                             : begin() + Arguments{"--overwrite"};
   }
 
-  /// Kills the run when `now` says so; false: it was finished before.
+  /// Goes on with the run and kills it when `now` says so; false: it was finished before.
   bool kill_when(const std::function<bool()>& now) const {
     const pid_t process = workspace_.start(go_on());
-    int status = 0;
-    while (waitpid(process, &status, WNOHANG) == 0) {
-      if (!now()) continue;
-      kill(process, SIGKILL);
-      waitpid(process, &status, 0);
-      break;
+    if (workspace_.wait_until(process, now)) kill(process, SIGKILL);
+    const ProgramResult ended = workspace_.finish(process);
+    EXPECT_THAT(ended.exit_code, testing::AnyOf(0, kKilled)) << ended.err;
+    return ended.exit_code == kKilled;
+  }
+
+  /// Goes on with the run; it stands still (SIGSTOP) where `now` holds. On a busy machine it may
+  /// get past that unseen: it is then begun again.
+  pid_t stopped_when(const std::function<bool()>& now) const {
+    for (int tries = 0; tries < 20; ++tries) {
+      const pid_t process = workspace_.start(go_on());
+      if (workspace_.stop_when(process, now)) {
+        if (now()) return process;
+        kill(process, SIGKILL);
+      }
+      const ProgramResult ended = workspace_.finish(process);
+      if (ended.exit_code != 0 && ended.exit_code != kKilled)
+        throw std::runtime_error("the run that was to be stopped failed: " + ended.err);
+      empty_cut();
     }
-    EXPECT_TRUE(WIFSIGNALED(status) || WEXITSTATUS(status) == 0) << read_text(file("stderr.txt"));
-    return WIFSIGNALED(status);
+    throw std::runtime_error("the run got past where it was to be stopped each time");
+  }
+
+  /// The same, and it is killed there.
+  void cut_when(const std::function<bool()>& now) const {
+    const pid_t process = stopped_when(now);
+    kill(process, SIGKILL);
+    EXPECT_EQ(workspace_.finish(process).exit_code, kKilled);
+  }
+
+  /// All but the folder itself, which may be a mount.
+  void empty_cut() const {
+    std::vector<fs::path> left;
+    for (const auto& entry : fs::directory_iterator(file("cut"))) left.push_back(entry.path());
+    for (const fs::path& path : left) fs::remove_all(path);
   }
 
   void finish() const {
@@ -183,9 +208,10 @@ TEST_F(Resumed, KilledWhileACacheIsFilled) {
 }
 
 TEST_F(Resumed, AnInterruptSaysHowToGoOn) {
-  const pid_t process = workspace_.start(begin());
-  while (!fs::exists(file("cut/checkpoint.safetensors"))) std::this_thread::yield();
+  const pid_t process =
+      stopped_when([&] { return fs::exists(file("cut/checkpoint.safetensors")); });
   kill(process, SIGINT);
+  kill(process, SIGCONT);
   const ProgramResult stopped = workspace_.finish(process);
   EXPECT_EQ(stopped.exit_code, 130);
   EXPECT_THAT(lines_of(stopped.err).back(), HasSubstr("to go on: neuroflux compare --resume cut"));
@@ -196,7 +222,7 @@ TEST_F(Resumed, AnInterruptSaysHowToGoOn) {
 TEST_F(Resumed, GoesOnWithTheUpdatesItWasBegunWith) {
   more_ = {"--update", "immediate"};
   ASSERT_EQ(run(Arguments{"compare", "--run-dir", "uncut"} + kRun + more_).exit_code, 0);
-  ASSERT_TRUE(kill_when([&] { return fs::exists(file("cut/checkpoint.safetensors")); }));
+  cut_when([&] { return fs::exists(file("cut/checkpoint.safetensors")); });
   finish();
   const json bp = read_json("cut/summary.json")["methods"][0];
   const json together = read_json("whole/summary.json")["methods"][0];
@@ -211,7 +237,9 @@ TEST_F(Resumed, GoesOnWithTheUpdatesItWasBegunWith) {
 TEST_F(Resumed, GoesOnTowardsAnExitNearBackpropagation) {
   more_ = {"--exit-within-bp", "100", "--tolerance", "0"};
   ASSERT_EQ(run(Arguments{"compare", "--run-dir", "uncut"} + kRun + more_).exit_code, 0);
-  ASSERT_TRUE(kill_when([&] { return fs::exists(file("cut/bp.safetensors")); }));
+  cut_when([&] {
+    return fs::exists(file("cut/bp.safetensors")) && fs::exists(file("cut/checkpoint.safetensors"));
+  });
   finish();
   const json cut = read_json("cut/summary.json")["methods"][1];
   const json uncut = read_json("uncut/summary.json")["methods"][1];
@@ -225,7 +253,7 @@ TEST_F(Resumed, GoesOnTowardsAnExitNearBackpropagation) {
 // The folder may go while a run writes to it: the cache is then computed again by the next.
 TEST_F(Resumed, ACacheThatIsRemovedIsComputedAgain) {
   const fs::path cache = file("cut/cache/train-after-block-1.json");
-  ASSERT_TRUE(kill_when([&] { return fs::exists(cache); }));
+  cut_when([&] { return fs::exists(cache); });
   fs::remove_all(cache.parent_path());
   finish();
   expect_as_whole();
@@ -235,12 +263,7 @@ TEST_F(Resumed, ACacheThatIsRemovedIsComputedAgain) {
 TEST_F(Resumed, ACacheThatIsRemovedUnderARunStopsItInOneLineAtMostAndItGoesOn) {
   for (const char* awaited : {"train-after-block-1.json", "train-after-block-2.data"}) {
     SCOPED_TRACE(awaited);
-    const pid_t process = workspace_.start(begin());
-    while (!fs::exists(file("cut/cache") / awaited)) std::this_thread::yield();
-    kill(process, SIGSTOP);
-    int status = 0;
-    ASSERT_EQ(waitpid(process, &status, WUNTRACED), process);
-    ASSERT_TRUE(WIFSTOPPED(status));
+    const pid_t process = stopped_when([&] { return fs::exists(file("cut/cache") / awaited); });
     fs::remove_all(file("cut/cache"));
     kill(process, SIGCONT);
     const ProgramResult stopped = workspace_.finish(process);
@@ -260,9 +283,9 @@ TEST_F(Resumed, ADiskThatFillsUpEndsItInOneLineAndItGoesOnOnceThereIsRoom) {
   if (!disk.refusal().empty()) GTEST_SKIP() << "no mount: " << disk.refusal();
   for (const char* awaited : {"bp.safetensors", "cache/train-after-block-1.json"}) {
     SCOPED_TRACE(awaited);
-    const pid_t process = workspace_.start(go_on());
-    while (!fs::exists(file("cut") / awaited)) std::this_thread::yield();
-    kill(process, SIGSTOP);
+    const pid_t process = stopped_when([&] {
+      return fs::exists(file("cut") / awaited) && fs::exists(file("cut/checkpoint.safetensors"));
+    });
     std::ofstream filler(file("cut/filler"), std::ios::binary);
     while (filler << std::string(4096, 'x') << std::flush) {
     }
@@ -278,7 +301,7 @@ TEST_F(Resumed, ADiskThatFillsUpEndsItInOneLineAndItGoesOnOnceThereIsRoom) {
 
 TEST_F(Resumed, AFlippedBitInACacheIsComputedAgain) {
   const fs::path cache = file("cut/cache/train-after-block-1");
-  ASSERT_TRUE(kill_when([&] { return fs::exists(cache.string() + ".json"); }));
+  cut_when([&] { return fs::exists(cache.string() + ".json"); });
   std::string bytes = read_text(cache.string() + ".data");
   bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 4);
   workspace_.write("cut/cache/train-after-block-1.data", bytes);
@@ -288,7 +311,7 @@ TEST_F(Resumed, AFlippedBitInACacheIsComputedAgain) {
 
 TEST_F(Resumed, OtherImagesOrADamagedCheckpointAreRefusedAndNamed) {
   const fs::path checkpoint = file("cut/checkpoint.safetensors");
-  ASSERT_TRUE(kill_when([&] { return fs::exists(checkpoint); }));
+  cut_when([&] { return fs::exists(checkpoint); });
   const std::string images = read_text(file("images/train-images-idx3-ubyte"));
   std::string others = images;
   others.back() = static_cast<char>(others.back() ^ 1);
@@ -308,9 +331,8 @@ TEST_F(Resumed, OtherImagesOrADamagedCheckpointAreRefusedAndNamed) {
 }
 
 TEST_F(Resumed, ARunThatIsGoingOnIsLeftAlone) {
-  const pid_t process = workspace_.start(begin());
-  while (!fs::exists(file("cut/checkpoint.safetensors"))) std::this_thread::yield();
-  kill(process, SIGSTOP);
+  const pid_t process =
+      stopped_when([&] { return fs::exists(file("cut/checkpoint.safetensors")); });
   const Workspace other;
   for (const Arguments& second :
        {Arguments{"compare", "--resume", file("cut").string()},
@@ -345,18 +367,13 @@ TEST_F(Resumed, OnlyWhatCanGoOn) {
 }
 
 TEST_F(Resumed, AComparisonOfSeveralRunsGoesOnWithThoseThatAreLeft) {
-  const Arguments several = Arguments{"compare", "--run-dir", "several", "--seeds", "0,1,2"} + kRun;
-  const pid_t process = workspace_.start(several);
-  while (!fs::exists(file("several/2097152-seed1/checkpoint.safetensors")))
-    std::this_thread::yield();
-  kill(process, SIGKILL);
-  workspace_.finish(process);
-  const json first = read_json("several/2097152-seed0/summary.json");
-  const ProgramResult rest = run({"compare", "--resume", "several"});
-  ASSERT_EQ(rest.exit_code, 0) << rest.err;
-  EXPECT_EQ(read_json("several/2097152-seed0/summary.json"), first);
-  EXPECT_EQ(read_json("several/summary.json")["runs"].size(), 3U);
-  EXPECT_EQ(read_text(file("several/2097152-seed0/bp.safetensors")),
+  more_ = {"--seeds", "0,1,2"};
+  cut_when([&] { return fs::exists(file("cut/2097152-seed1/checkpoint.safetensors")); });
+  const json first = read_json("cut/2097152-seed0/summary.json");
+  finish();
+  EXPECT_EQ(read_json("cut/2097152-seed0/summary.json"), first);
+  EXPECT_EQ(read_json("cut/summary.json")["runs"].size(), 3U);
+  EXPECT_EQ(read_text(file("cut/2097152-seed0/bp.safetensors")),
             read_text(file("whole/bp.safetensors")));
 }
 
@@ -369,11 +386,9 @@ TEST_F(Resumed, CutOffWhileTheTablesAreWritten) {
 }
 
 TEST_F(Resumed, WithoutCheckpointsItBeginsAnew) {
-  const pid_t process = workspace_.start(begin() + Arguments{"--no-checkpoints"});
+  more_ = {"--no-checkpoints"};
   const fs::path metrics = file("cut/metrics.jsonl");
-  while (!fs::exists(metrics) || fs::file_size(metrics) == 0) std::this_thread::yield();
-  kill(process, SIGKILL);
-  workspace_.finish(process);
+  cut_when([&] { return fs::exists(metrics) && fs::file_size(metrics) > 0; });
   EXPECT_FALSE(fs::exists(file("cut/checkpoint.safetensors")));
   finish();
   expect_as_whole();
