@@ -192,20 +192,27 @@ TEST_F(SmallExperiment, AFolderIsLockedByOneRunAtATime) {
   int ready[2] = {};
   ASSERT_EQ(::pipe(ready), 0);
   const pid_t child = ::fork();
+  ASSERT_NE(child, -1);
   if (child == 0) {
-    const RunLock lock(folder_);
-    const char byte = 'x';
-    if (::write(ready[1], &byte, 1) == 1) ::pause();
-    ::_exit(1);
+    // Whatever is thrown, the child must not go on with the tests.
+    try {
+      const RunLock lock(folder_);
+      const char byte = 'x';
+      if (::write(ready[1], &byte, 1) == 1) ::pause();
+    } catch (...) {
+    }
+    ::_exit(2);
   }
+  ::close(ready[1]);  // a child that dies ends the reading
   char byte = 0;
-  ASSERT_EQ(::read(ready[0], &byte, 1), 1);
-  EXPECT_EQ(error_text([&] { const RunLock second(folder_); }), refusal);
+  const ssize_t told = ::read(ready[0], &byte, 1);
+  ::close(ready[0]);
+  const std::string while_it_lives = error_text([&] { const RunLock second(folder_); });
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
+  ASSERT_EQ(told, 1) << "the child has no lock";
+  EXPECT_EQ(while_it_lives, refusal);
   EXPECT_EQ(error_text([&] { const RunLock second(folder_); }), "");
-  ::close(ready[0]);
-  ::close(ready[1]);
   // Runs of the same process are kept apart too.
   options_.methods = {"bp"};
   options_.budget = std::int64_t{16} << 20;
