@@ -1,10 +1,9 @@
 #include "neuroflux/storage_queue.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
-#include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/vfs.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -207,11 +206,18 @@ std::int64_t resident_pages(const fs::path& path) {
 using PageCache = CacheTest;
 
 TEST_F(PageCache, ForgetsAFileThatWasJustWritten) {
-  struct statfs kind {};
-  ASSERT_EQ(::statfs(root_.c_str(), &kind), 0);
-  if (kind.f_type == TMPFS_MAGIC) GTEST_SKIP() << "files of a tmpfs are their pages";
-  DiskFile file(root_ / "file", Mode::create);
-  file.write_at(0, std::vector<std::byte>(64 * kDiskBlock));
+  const auto written = [&](const char* name) {
+    DiskFile file(root_ / name, Mode::create);
+    file.write_at(0, std::vector<std::byte>(64 * kDiskBlock));
+    return file;
+  };
+  // Not all file systems let go of pages, and some have none.
+  DiskFile probe = written("probe");
+  if (resident_pages(root_ / "probe") != 64) GTEST_SKIP() << "files here are not in the page cache";
+  probe.sync();
+  ::posix_fadvise(probe.descriptor(), 0, 0, POSIX_FADV_DONTNEED);
+  if (resident_pages(root_ / "probe") != 0) GTEST_SKIP() << "this file system keeps its pages";
+  DiskFile file = written("file");
   ASSERT_EQ(resident_pages(root_ / "file"), 64);
   file.forget_pages();
   EXPECT_EQ(resident_pages(root_ / "file"), 0);
