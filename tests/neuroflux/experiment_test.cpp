@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -14,13 +15,21 @@
 #include <thread>
 #include <vector>
 
+#include "neuroflux/cache_order.h"
 #include "neuroflux/comparison.h"
+#include "neuroflux/disk_file.h"
+#include "neuroflux/run_caches.h"
 #include "neuroflux/run_record.h"
+#include "neuroflux/time_model.h"
+#include "tests/neuroflux/small_experiment.h"
+#include "tests/support/expect.h"
 
 namespace nf {
 namespace {
 
 namespace fs = std::filesystem;
+using nlohmann::json;
+using test::error_text;
 using testing::HasSubstr;
 
 /// A method of no net, whose training is what the test says.
@@ -110,36 +119,8 @@ TEST_F(ToldExperiment, WhatDivergedIsNotTrainedAgainByARunThatGoesOn) {
   EXPECT_EQ(summary.methods[1].total_seconds, 1.0);
 }
 
-/// bp and neuroflux on a small net.
-class RealExperiment : public testing::Test {
- protected:
-  void SetUp() override {
-    options_.run_folder =
-        fs::path(testing::TempDir()) /
-        fmt::format("real-{}-{}", getpid(),
-                    testing::UnitTest::GetInstance()->current_test_info()->name());
-    options_.config_text = "seed = 0\n";
-    options_.width = 0.125;
-    options_.batch = 16;
-    options_.budget = std::int64_t{16} << 20;
-    options_.device.threads = 1;
-    options_.training.epochs = 2;
-  }
-  void TearDown() override { fs::remove_all(options_.run_folder); }
-
-  Summary run(const TrainingObserver& observer) const {
-    const nn::GeneratedOptions images{
-        .count = 40, .height = 12, .width = 12, .channels = 1, .classes = 4};
-    const nn::TrainingData data(nn::generate_images(images), nn::generate_images(images),
-                                {.validation_fraction = 0.2, .pad_to = 16});
-    return run_experiment(options_, plan_experiment(options_, data_shape(data)), data, observer);
-  }
-
-  ExperimentOptions options_;
-};
-
 // What is neither a step nor an evaluation, such as a checkpoint, is time all the same.
-TEST_F(RealExperiment, TheTotalIsAllOfAMethodsTime) {
+TEST_F(SmallExperiment, TheTotalIsAllOfAMethodsTime) {
   static constexpr double kPause = 0.1;
   const Summary summary = run({.on_epoch = [](const Stage&, const nn::EpochMetrics& metrics) {
     if (metrics.epoch == 1) std::this_thread::sleep_for(std::chrono::duration<double>(kPause));
@@ -154,7 +135,7 @@ TEST_F(RealExperiment, TheTotalIsAllOfAMethodsTime) {
   }
 }
 
-TEST_F(RealExperiment, TellsWhenItTests) {
+TEST_F(SmallExperiment, TellsWhenItTests) {
   std::vector<std::string> tested;
   run({.on_phase = [&](const Stage& stage, const char* phase) {
     if (std::string(phase) == "testing") tested.push_back(describe(stage));
@@ -162,7 +143,7 @@ TEST_F(RealExperiment, TellsWhenItTests) {
   EXPECT_THAT(tested, testing::ElementsAre("bp", "neuroflux"));
 }
 
-TEST_F(RealExperiment, EachBatchHasALearningRateOfItsOwn) {
+TEST_F(SmallExperiment, EachBatchHasALearningRateOfItsOwn) {
   options_.training.reference_batch = 64;
   options_.training.optimizer.learning_rate = 0.125;
   options_.training.schedule = nn::ScheduleKind::constant;
@@ -187,6 +168,79 @@ TEST_F(RealExperiment, EachBatchHasALearningRateOfItsOwn) {
     }
   }
   EXPECT_GE(epochs.size(), 4U);
+}
+
+TEST_F(SmallExperiment, CachesInMemoryArePlannedWithoutStorage) {
+  use_several_blocks();
+  options_.training.cache_place = CachePlace::memory;
+  for (const bool profile : {false, true}) {
+    options_.profile = profile;
+    const StorageSpeed speed = make_time_model(options_)->storage();
+    EXPECT_TRUE(std::isinf(speed.read) && std::isinf(speed.write)) << profile;
+  }
+}
+
+TEST_F(SmallExperiment, CachesNoMoreViewsThanThereAreEpochs) {
+  use_several_blocks();
+  options_.data_options.crop_padding = 1;
+  const DataShape data = data_shape(load_data(options_));
+  options_.cache_views = 2;
+  const ExperimentPlan two = plan_experiment(options_, data);
+  options_.cache_views = 5;
+  const ExperimentPlan five = plan_experiment(options_, data);
+  const Plan& expected = *two.methods.front()->local_plan();
+  const Plan& found = *five.methods.front()->local_plan();
+  EXPECT_EQ(found.cache_views, 2);
+  EXPECT_EQ(found.cache_bytes, expected.cache_bytes);
+  ASSERT_GE(found.blocks.size(), 2U);
+  ASSERT_EQ(found.blocks.size(), expected.blocks.size());
+  for (std::size_t k = 0; k < found.blocks.size(); ++k)
+    EXPECT_EQ(found.blocks[k].cache_bytes, expected.blocks[k].cache_bytes);
+  const auto look = [&](const Stage& stage, const nn::EpochMetrics&) {
+    if (stage.block < 2) return;
+    std::int64_t bytes = 0;
+    for (const auto& entry : fs::directory_iterator(folder_ / "cache"))
+      bytes += static_cast<std::int64_t>(entry.file_size());
+    EXPECT_GT(bytes, 0);
+    EXPECT_LE(bytes, found.blocks.front().cache_bytes);
+    fail("seen");
+  };
+  EXPECT_THAT(error_text([&] { run({.on_epoch = look}); }), HasSubstr("seen"));
+}
+
+TEST_F(SmallExperiment, ThePlanTellsTheOrderInWhichCachesAreRead) {
+  use_several_blocks();
+  const auto look = [&](const Stage& stage, const nn::EpochMetrics&) {
+    if (stage.block < 2) return;
+    const json method = json::parse(read_file(folder_ / "plan.json")).at("methods").at(0);
+    EXPECT_EQ(method.at("cache_order").at("kind"), kCacheOrder);
+    EXPECT_EQ(method.at("cache_order").at("window_chunks"), RunCacheOptions().window_chunks);
+    EXPECT_EQ(CacheReadOptions().window_chunks, RunCacheOptions().window_chunks);
+    const fs::path manifest = folder_ / "cache" / "train-after-block-1.json";
+    const CacheLayout layout = cache_layout(read_manifest(manifest).spec);
+    EXPECT_EQ(method.at("blocks").at(0).at("cache_chunk_samples"), layout.samples_per_chunk);
+    EXPECT_FALSE(method.at("blocks").back().contains("cache_chunk_samples"));
+    const json told = json::parse(read_file(manifest));
+    EXPECT_EQ(told.at("samples_per_chunk"), layout.samples_per_chunk);
+    EXPECT_EQ(told.at("order"), "as in the data set");
+    fail("seen");
+  };
+  EXPECT_THAT(error_text([&] { run({.on_epoch = look}); }), HasSubstr("seen"));
+  // Where there are more samples than in a chunk.
+  options_.budget = std::int64_t{2} << 20;
+  DataShape data;
+  data.train_count = 50000;
+  const ExperimentPlan plan = plan_experiment(options_, data);
+  const Plan& local = *plan.methods.front()->local_plan();
+  ASSERT_GE(local.blocks.size(), 2U);
+  CacheSpec cache;
+  cache.name = "train";
+  cache.count = 50000;
+  cache.sample_shape = local.units[static_cast<std::size_t>(local.blocks[0].last_unit)].output;
+  const std::int64_t samples = cache_layout(cache).samples_per_chunk;
+  EXPECT_LT(samples, 50000);
+  const json document = to_json(plan);
+  EXPECT_EQ(document.at("methods").at(0).at("blocks").at(0).at("cache_chunk_samples"), samples);
 }
 
 }  // namespace
