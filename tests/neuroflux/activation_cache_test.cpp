@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "neuroflux/checksum.h"
 #include "tests/neuroflux/cache_fixture.h"
 
 namespace nf {

@@ -71,6 +71,7 @@ TEST_F(ExperimentResume, MetricsGoOnBehindTheLinesOfTheCheckpoint) {
 }
 
 TEST_F(ExperimentResume, GoesOnWithItsOwnImagesAndLearningRateAlone) {
+  options_.dropout = 0.25;
   options_.methods = {"bp"};
   // Leaves the checkpoint of the first epoch.
   const auto cut = [](const Stage&, const nn::EpochMetrics& metrics) {
@@ -91,6 +92,9 @@ TEST_F(ExperimentResume, GoesOnWithItsOwnImagesAndLearningRateAlone) {
   options_.training.gamma *= 2.0;
   EXPECT_THAT(refusal(), HasSubstr(file + ": the run was begun with another learning rate"));
   options_.training.gamma /= 2.0;
+  options_.dropout = 0.5;  // which no plan tells from another
+  EXPECT_THAT(refusal(), HasSubstr(file + ": the run was begun with another learning rate"));
+  options_.dropout = 0.25;
   std::vector<std::int64_t> epochs;
   run({.on_epoch = [&](const Stage&, const nn::EpochMetrics& metrics) {
     epochs.push_back(metrics.epoch);
