@@ -9,7 +9,7 @@ namespace nf {
 namespace {
 
 constexpr std::int64_t kMostTriedUnits = 10;  // of which all 512 ways to cut them are tried
-constexpr std::size_t kMostTrials = 500;      // where there are more: they bound how long it takes
+constexpr std::size_t kMostTrials = 200;      // where there are more: they bound how long it takes
 
 // Every way to cut a chain of units.
 std::vector<nn::Segments> all_segments(std::int64_t units) {

@@ -24,16 +24,28 @@ std::vector<std::int64_t> batch_sizes(std::int64_t count, std::int64_t batch) {
 
 std::int64_t largest_batch(std::int64_t max_batch, std::int64_t budget,
                            const std::function<std::int64_t(std::int64_t)>& peak) {
-  if (max_batch < 1 || peak(1) > budget) return 0;
-  std::int64_t fits = 1;
-  std::int64_t too_large = max_batch + 1;
-  // Doubling first: most searches end at small batches, where a probe is cheapest.
-  while (too_large - fits > 1) {
-    const std::int64_t probe =
-        too_large == max_batch + 1 ? std::min(2 * fits, max_batch) : (fits + too_large) / 2;
-    (peak(probe) <= budget ? fits : too_large) = probe;
+  struct Probe {
+    std::int64_t batch, peak;
+  };
+  if (max_batch < 1) return 0;
+  Probe too_large{max_batch, peak(max_batch)};
+  if (too_large.peak <= budget) return max_batch;
+  Probe fits{1, max_batch > 1 ? peak(1) : too_large.peak};
+  if (fits.peak > budget) return 0;
+  // Peaks lie close to a line: where it meets the budget, the search is over after a few probes.
+  // Where they don't, halves end it.
+  constexpr int kGuesses = 6;
+  for (int probes = 0; too_large.batch - fits.batch > 1; ++probes) {
+    const double share = probes < kGuesses ? static_cast<double>(budget - fits.peak) /
+                                                 static_cast<double>(too_large.peak - fits.peak)
+                                           : 0.5;
+    const auto step =
+        static_cast<std::int64_t>(share * static_cast<double>(too_large.batch - fits.batch));
+    const std::int64_t batch = std::clamp(fits.batch + step, fits.batch + 1, too_large.batch - 1);
+    const Probe probe{batch, peak(batch)};
+    (probe.peak <= budget ? fits : too_large) = probe;
   }
-  return fits;
+  return fits.batch;
 }
 
 MemoryProfiler::MemoryProfiler(const ContextOptions& target, const nn::OptimizerOptions& optimizer)

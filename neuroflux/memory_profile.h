@@ -46,7 +46,7 @@ class MemoryProfiler {
 
   /// Segments with the least peak of a training step, the fewest among equals: of all there are for
   /// up to 10 units. For more they are found from even ones of every count, the cheapest first, by
-  /// changing one or two borders at a time until that brings nothing or 500 were tried, as each
+  /// changing one or two borders at a time until that brings nothing or 200 were tried, as each
   /// trial is a step on the meta device. (Which pieces leave holes decides, so that no sum over
   /// segments tells a peak: by what is live alone, the best were up to 9% above the least.)
   nn::Segments least_segments(nn::Model& model, const Workload& workload);

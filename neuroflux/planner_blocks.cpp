@@ -1,6 +1,7 @@
 // Blocks: which units together, at which batch, in which time.
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "neuroflux/cache_manifest.h"
 #include "neuroflux/planner.h"
@@ -93,7 +94,7 @@ const BlockPlan& Planner::fit_block(UnitRange range) {
   if (range.last > range.first) {
     const auto& shorter =
         fitted_[static_cast<std::size_t>(range.first)][static_cast<std::size_t>(range.last - 1)];
-    if (shorter && shorter->batch == 0) members = 0;
+    if (shorter) members = std::min(members, shorter->feasible_batch);
   }
   BlockPlan block{range.first, range.last};
   if (members > 0) block = largest_fit(range, members);
@@ -110,7 +111,12 @@ const BlockPlan& Planner::fit_block(UnitRange range) {
 
 BlockPlan Planner::largest_fit(UnitRange range, std::int64_t members) {
   BlockPlan block{range.first, range.last};
-  const auto exact = [&](std::int64_t batch) { return block_peak(range, batch); };
+  std::map<std::int64_t, std::int64_t> peaks;
+  const auto exact = [&](std::int64_t batch) {
+    const auto [entry, fresh] = peaks.try_emplace(batch);
+    if (fresh) entry->second = block_peak(range, batch);
+    return entry->second;
+  };
   std::int64_t most = members;
   if (options_.memory_model == MemoryModel::linear && members > 1) {
     std::vector<std::pair<std::int64_t, std::int64_t>> points;
@@ -130,11 +136,8 @@ BlockPlan Planner::largest_fit(UnitRange range, std::int64_t members) {
     }
   }
   // Whatever chose it, a batch is run only where its exact peak fits.
-  block.predicted_peak_bytes = exact(most);
-  block.batch = block.predicted_peak_bytes <= options_.budget
-                    ? most
-                    : largest_batch(most, options_.budget, exact);
-  if (block.batch > 0 && block.batch != most) block.predicted_peak_bytes = exact(block.batch);
+  block.batch = largest_batch(most, options_.budget, exact);
+  block.predicted_peak_bytes = exact(std::max<std::int64_t>(block.batch, 1));
   return block;
 }
 

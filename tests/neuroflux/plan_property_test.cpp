@@ -218,7 +218,12 @@ TEST(LargestBatch, AgreesWithTryingAll) {
     const auto base = static_cast<std::int64_t>(random.below(50));
     const auto budget = static_cast<std::int64_t>(random.below(300));
     const auto limit = static_cast<std::int64_t>(1 + random.below(70));
-    const auto peak = [&](std::int64_t batch) { return base + slope * batch; };
+    // Workspaces that are asked for from some batch on bend the line.
+    const auto bend = static_cast<std::int64_t>(1 + random.below(70));
+    const auto jump = static_cast<std::int64_t>(random.below(100));
+    const auto peak = [&](std::int64_t batch) {
+      return base + slope * batch + (batch >= bend ? jump + batch * batch / 8 : 0);
+    };
     std::int64_t expected = 0;
     for (std::int64_t batch = 1; batch <= limit; ++batch)
       if (peak(batch) <= budget) expected = batch;
