@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fstream>
 #include <string>
+#include <utility>
 
 namespace nf {
 namespace {
@@ -22,7 +23,10 @@ bool holds_packages(const std::filesystem::path& zone) {
 
 }  // namespace
 
-EnergyMeter::EnergyMeter(const std::filesystem::path& powercap) {
+EnergyMeter::EnergyMeter(std::function<std::optional<double>()> gpu,
+                         const std::filesystem::path& powercap)
+    : gpu_(std::move(gpu)) {
+  if (gpu_) gpu_joules_ = gpu_();
   std::error_code status;
   for (const auto& entry : std::filesystem::directory_iterator(powercap, status)) {
     // intel-rapl:0 is a package; intel-rapl:0:1 a part of it, which would be counted twice.
@@ -35,7 +39,7 @@ EnergyMeter::EnergyMeter(const std::filesystem::path& powercap) {
 }
 
 std::optional<double> EnergyMeter::joules() {
-  if (counters_.empty()) return std::nullopt;
+  if (counters_.empty() && !gpu_joules_) return std::nullopt;
   for (Counter& counter : counters_) {
     const auto now = read_number(counter.file);
     if (!now) continue;
@@ -43,6 +47,11 @@ std::optional<double> EnergyMeter::joules() {
     joules_ += 1e-6 * static_cast<double>(*now + wrapped - counter.last);
     counter.last = *now;
   }
+  if (gpu_joules_)
+    if (const std::optional<double> now = gpu_()) {
+      joules_ += std::max(0.0, *now - *gpu_joules_);  // it begins anew with the driver
+      gpu_joules_ = now;
+    }
   return joules_;
 }
 

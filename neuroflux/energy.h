@@ -3,20 +3,24 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <vector>
 
 namespace nf {
 
-/// Sums the counters of the processor's packages (Linux powercap, Intel RAPL and its AMD twin)
-/// since it was made. A counter that can't be read, which needs rights on many machines, is left
-/// out; without any there is no figure.
+/// Sums the counters of the processor's packages (Linux powercap, Intel RAPL and its AMD twin) and
+/// that of a GPU since it was made. A counter that can't be read, which needs rights on many
+/// machines, is left out; without any there is no figure.
 class EnergyMeter {
  public:
-  explicit EnergyMeter(const std::filesystem::path& powercap = "/sys/class/powercap");
+  /// `gpu` tells the joules that one has taken since some moment, or nothing; empty: there is none.
+  explicit EnergyMeter(std::function<std::optional<double>()> gpu = {},
+                       const std::filesystem::path& powercap = "/sys/class/powercap");
 
-  /// Joules of the whole package, other programs included. Counters that have wrapped around once
-  /// since the last call are understood: call it more often than every few minutes.
+  /// Joules of whole packages and the whole GPU, other programs included. Counters that have
+  /// wrapped around once since the last call are understood: call it more often than every few
+  /// minutes.
   std::optional<double> joules();
 
  private:
@@ -27,6 +31,8 @@ class EnergyMeter {
   };
 
   std::vector<Counter> counters_;
+  std::function<std::optional<double>()> gpu_;
+  std::optional<double> gpu_joules_;  // when last asked; empty: it does not tell
   double joules_ = 0.0;
 };
 

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/atomic_file.h"
+#include "engine/gpu_energy.h"
 #include "engine/text.h"
 #include "engine/timer.h"
 #include "neuroflux/cache_plan.h"
@@ -108,7 +109,7 @@ class Experiment {
     MethodSummary& method = plan_.summary.methods[i];
     method_ = &method;
     timer_ = Timer();
-    energy_ = EnergyMeter();
+    energy_ = energy_meter();
     elapsed_before_ = go_on ? progress_->elapsed_seconds : 0.0;
     joules_before_ = go_on ? progress_->energy_joules.value_or(0.0) : 0.0;
     MethodRun input{data_, training_, observer_, device_, options_.run_folder, options_.batch};
@@ -197,6 +198,12 @@ class Experiment {
       if (observer_.on_message)
         observer_.on_message(fmt::format("no checkpoint of this epoch: {}", error.what()));
     }
+  }
+
+  EnergyMeter energy_meter() const {
+    const Device device = options_.device.device;
+    if (device.kind != DeviceKind::cuda) return EnergyMeter();
+    return EnergyMeter([device] { return cuda_joules(device.index); });
   }
 
   std::optional<double> joules() {

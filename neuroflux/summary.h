@@ -76,7 +76,7 @@ struct MethodSummary {
   /// Until an exit first had BP's final validation accuracy, planning, caching and evaluation
   /// included; for bp itself too. Empty where it never had, or BP was not run.
   std::optional<double> seconds_to_bp_accuracy;
-  std::optional<double> energy_joules;  ///< of the whole machine while it ran
+  std::optional<double> energy_joules;  ///< of processors and GPU while it ran, if they tell
   std::string weights;                  ///< file of what is delivered, within the run folder
   // neuroflux only
   std::int64_t unit_count = 0;

@@ -155,7 +155,7 @@ class Powercap : public testing::Test {
 };
 
 TEST_F(Powercap, SumsPackagesAndUnderstandsWrapping) {
-  EnergyMeter meter(root_);
+  EnergyMeter meter({}, root_);
   EXPECT_EQ(meter.joules(), 0.0);
   zone("intel-rapl:0", 2001000, 5000000);  // + 2 J
   zone("intel-rapl:1", 400000, 5000000);   // wrapped: + 0.5 J
@@ -169,17 +169,36 @@ TEST_F(Powercap, SumsPackagesAndUnderstandsWrapping) {
 TEST_F(Powercap, ThePlatformIsNotAddedToThePackagesItHolds) {
   zone("intel-rapl:2", 1000, 5000000);
   std::ofstream(root_ / "intel-rapl:2" / "name") << "psys\n";
-  EnergyMeter meter(root_);
+  EnergyMeter meter({}, root_);
   zone("intel-rapl:0", 2001000, 5000000);  // + 2 J
   zone("intel-rapl:2", 3001000, 5000000);  // + 3 J, these among them
   EXPECT_NEAR(*meter.joules(), 2.0, 1e-9);
 }
 
+TEST_F(Powercap, AGpuIsAddedWhereItTells) {
+  std::optional<double> told = 700.0;
+  const auto gpu = [&] { return told; };
+  EnergyMeter both(gpu, root_);
+  EnergyMeter alone(gpu, root_ / "none");
+  zone("intel-rapl:0", 2001000, 5000000);  // + 2 J
+  told = 705.0;
+  EXPECT_NEAR(*both.joules(), 7.0, 1e-9);
+  told = std::nullopt;  // for once
+  EXPECT_NEAR(*both.joules(), 7.0, 1e-9);
+  told = 3.0;  // the driver was loaded again
+  EXPECT_NEAR(*both.joules(), 7.0, 1e-9);
+  told = 4.0;
+  EXPECT_NEAR(*both.joules(), 8.0, 1e-9);
+  EXPECT_NEAR(*alone.joules(), 0.0, 1e-9);  // what it took in between is not known
+  told = std::nullopt;
+  EXPECT_FALSE(EnergyMeter(gpu, root_ / "none").joules());
+}
+
 TEST_F(Powercap, NothingToReadIsNoFigure) {
-  EXPECT_FALSE(EnergyMeter(root_ / "none").joules());
+  EXPECT_FALSE(EnergyMeter({}, root_ / "none").joules());
   std::ofstream(root_ / "intel-rapl:0" / "energy_uj") << "secret\n";
   fs::remove_all(root_ / "intel-rapl:1");
-  EXPECT_FALSE(EnergyMeter(root_).joules());
+  EXPECT_FALSE(EnergyMeter({}, root_).joules());
 }
 
 }  // namespace

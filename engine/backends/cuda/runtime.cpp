@@ -1,48 +1,32 @@
 #include "engine/backends/cuda/runtime.h"
 
-#include <dlfcn.h>
-
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <iterator>
+#include <optional>
+#include <string>
 
 #include "engine/backends/cuda/check.h"
+#include "engine/backends/cuda/management.h"
+#include "engine/gpu_energy.h"
 
 namespace nf::cuda {
 namespace {
 
-// Bytes used on a device by all who use it, from the driver's management library: unlike
-// cudaMemGetInfo it makes no context. -1 where it does not answer.
-std::int64_t used_bytes(const char* pci_bus_id) {
-  struct Memory {
-    unsigned long long total, free, used;
-  };
-  void* library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) return -1;
-  using Handle = void*;
-  const auto init = reinterpret_cast<int (*)()>(dlsym(library, "nvmlInit_v2"));
-  const auto find = reinterpret_cast<int (*)(const char*, Handle*)>(
-      dlsym(library, "nvmlDeviceGetHandleByPciBusId_v2"));
-  const auto read =
-      reinterpret_cast<int (*)(Handle, Memory*)>(dlsym(library, "nvmlDeviceGetMemoryInfo"));
-  std::int64_t used = -1;
-  if (init != nullptr && find != nullptr && read != nullptr && init() == 0) {
-    Handle device = nullptr;
-    Memory memory{};
-    if (find(pci_bus_id, &device) == 0 && read(device, &memory) == 0)
-      used = static_cast<std::int64_t>(memory.used);
-  }
-  // It stays loaded: a later measurement would only load it again.
-  return used;
+// By which the management library knows the device; empty where none answers.
+std::optional<std::string> pci_bus_id(int index) {
+  std::array<char, 32> id{};
+  if (cudaDeviceGetPCIBusId(id.data(), static_cast<int>(id.size()), index) == cudaSuccess)
+    return id.data();
+  cudaGetLastError();
+  return std::nullopt;
 }
 
+// Unlike cudaMemGetInfo it makes no context. -1 where nothing answers.
 std::int64_t used_bytes(int index) {
-  char pci_bus_id[32];
-  if (cudaDeviceGetPCIBusId(pci_bus_id, sizeof(pci_bus_id), index) != cudaSuccess) {
-    cudaGetLastError();
-    return -1;
-  }
-  return used_bytes(pci_bus_id);
+  const std::optional<std::string> id = pci_bus_id(index);
+  return id ? Management().used_bytes(*id).value_or(-1) : -1;
 }
 
 }  // namespace
@@ -318,3 +302,8 @@ void Runtime::synchronize() {
 }
 
 }  // namespace nf::cuda
+
+std::optional<double> nf::cuda_joules(int index) {
+  const std::optional<std::string> id = cuda::pci_bus_id(index);
+  return id ? cuda::Management().joules(*id) : std::nullopt;
+}
