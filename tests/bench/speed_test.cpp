@@ -39,9 +39,11 @@ double seconds_of(const std::function<void()>& run, int times) {
 
 struct SpeedCase {
   const char* name;
-  /// Of (time) / (time of the reference), beyond the most that the portable build took on a busy
-  /// machine: 1.1 to 1.6 times what is usual. Zen 5's are from before the pointwise path and
-  /// vectors in casts.
+  /// Of (time) / (time of the reference), well beyond the most that the portable build took on a
+  /// busy machine: 1.3 to 2 times what is usual, since where memory lies makes the filters'
+  /// gradient of conv2d_16x256x8x8 take 0.63 or 0.94 of the reference from process to process. What
+  /// is smaller than that the counts of instructions see. Zen 5's are from before the pointwise
+  /// path and vectors in casts.
   double zen4_limit, zen5_limit;
   Workload (*make)(const ContextPtr& context);
 };
@@ -163,15 +165,15 @@ Workload light(const ContextPtr& context) {
 
 using enum Pass;
 constexpr SpeedCase kCases[] = {
-    {"conv2d_forward_64x32x32", 0.46, 0.78, conv<kWide, forward>},
-    {"conv2d_backward_input_64x32x32", 0.46, 0.78, conv<kWide, backward_input>},
-    {"conv2d_backward_weight_64x32x32", 0.50, 0.7, conv<kWide, backward_weight>},
+    {"conv2d_forward_64x32x32", 0.55, 0.78, conv<kWide, forward>},
+    {"conv2d_backward_input_64x32x32", 0.55, 0.78, conv<kWide, backward_input>},
+    {"conv2d_backward_weight_64x32x32", 0.65, 0.7, conv<kWide, backward_weight>},
     {"conv2d_forward_256x8x8", 1.15, 1.6, conv<kDeep, forward>},
     {"conv2d_backward_input_256x8x8", 1.15, 1.7, conv<kDeep, backward_input>},
     {"conv2d_backward_weight_256x8x8", 1.10, 1.65, conv<kDeep, backward_weight>},
-    {"conv2d_forward_16x256x8x8", 0.50, 0.95, conv<kMany, forward>},
-    {"conv2d_backward_input_16x256x8x8", 0.48, 0.95, conv<kMany, backward_input>},
-    {"conv2d_backward_weight_16x256x8x8", 0.72, 0.95, conv<kMany, backward_weight>},
+    {"conv2d_forward_16x256x8x8", 0.65, 0.95, conv<kMany, forward>},
+    {"conv2d_backward_input_16x256x8x8", 0.65, 0.95, conv<kMany, backward_input>},
+    {"conv2d_backward_weight_16x256x8x8", 1.35, 0.95, conv<kMany, backward_weight>},
     {"pointwise_forward", 1.25, 1.7, conv<kPointwise, forward>},
     {"pointwise_backward_input", 1.25, 1.7, conv<kPointwise, backward_input>},
     {"pointwise_backward_weight", 1.30, 1.75, conv<kPointwise, backward_weight>},
@@ -193,8 +195,8 @@ constexpr SpeedCase kCases[] = {
      [](const ContextPtr& c) { return cast(c, kMaps, DType::f32, DType::bf16); }},
     {"cast_from_bf16", 0.17, 0.23,
      [](const ContextPtr& c) { return cast(c, kMaps, DType::bf16, DType::f32); }},
-    {"step", 1.20, 2.0, [](const ContextPtr& c) { return step(c, 0.25, 8); }},
-    {"local_step", 0.65, 1.2, [](const ContextPtr& c) { return local_step(c, 0.5, 8); }},
+    {"step", 1.45, 2.0, [](const ContextPtr& c) { return step(c, 0.25, 8); }},
+    {"local_step", 0.90, 1.2, [](const ContextPtr& c) { return local_step(c, 0.5, 8); }},
 };
 
 INSTANTIATE_TEST_SUITE_P(Cpu, Speed, testing::ValuesIn(kCases),
